@@ -1,0 +1,163 @@
+//! The control protocol: what the agent asks PID 1, and what people ask the agent.
+//!
+//! One JSON object a line, each way, over a unix stream socket (`/run/perigee/init.sock`, `/run/perigee/agent.sock`)
+//! or TLS. A line is at most [`MAX_LINE_BYTES`] long. Times are milliseconds since the kernel's start
+//! (CLOCK_BOOTTIME), sizes are bytes.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+/// Longest request line: a verb and a name; anything longer is a mistake or an attack.
+pub const MAX_REQUEST_BYTES: usize = 4 * 1024;
+/// Longest response line: all services' status, or one log ring in JSON.
+pub const MAX_LINE_BYTES: usize = 1024 * 1024;
+
+/// What can be asked of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Everything about the node that PID 1 knows.
+    Status,
+    /// The newest output of one service (or of PID 1 itself: `init`).
+    Logs {
+        /// Whose.
+        service: String,
+    },
+    /// End a service and start it again, without back-off.
+    Restart {
+        /// Which.
+        service: String,
+    },
+    /// End a service and leave it ended.
+    Stop {
+        /// Which.
+        service: String,
+    },
+    /// Start a service that was stopped.
+    Start {
+        /// Which.
+        service: String,
+    },
+    /// Orderly reboot.
+    Reboot,
+    /// Orderly power-off.
+    PowerOff,
+}
+
+/// PID 1's (or the agent's) answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Logs`]; invalid UTF-8 is replaced.
+    Logs(String),
+    /// The request was taken; what it asks for happens now.
+    Done,
+    /// The request was refused, and why.
+    Error(String),
+}
+
+/// What PID 1 knows of the node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name in the mission.
+    pub node: String,
+    /// The image's version.
+    pub version: String,
+    /// The kernel's boot id: changes with every boot.
+    pub boot_id: String,
+    /// Now.
+    pub now_ms: u64,
+    /// When PID 1 started.
+    pub pid1_started_ms: u64,
+    /// The data partition.
+    pub data: Data,
+    /// Services in the order of their names.
+    pub services: Vec<ServiceStatus>,
+    /// Network interfaces that the mission names.
+    pub links: Vec<Link>,
+}
+
+/// The data partition's state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Data {
+    /// How it came to be mounted.
+    pub origin: DataOrigin,
+    /// Size of the file system.
+    pub size_bytes: u64,
+    /// Free for root.
+    pub free_bytes: u64,
+}
+
+/// How the data partition came to be mounted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataOrigin {
+    /// Mounted as it was.
+    Clean,
+    /// Mounted after e2fsck mended it.
+    Repaired,
+    /// Could not be mended: set aside and made new.
+    New,
+    /// No such partition: /data is a tmpfs, and is lost with the power.
+    Volatile,
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub state: ServiceState,
+    /// Its main process, while there is one.
+    pub pid: Option<i32>,
+    /// Starts after the first.
+    pub restarts: u32,
+    /// When it came into its state.
+    pub since_ms: u64,
+    /// Its first exec of this boot.
+    pub first_exec_ms: Option<u64>,
+    /// When it was ready for the first time in this boot.
+    pub first_ready_ms: Option<u64>,
+    /// How it ended the last time.
+    pub last_exit: Option<String>,
+    /// memory.current of its cgroup.
+    pub memory_bytes: u64,
+    /// memory.peak of its cgroup.
+    pub memory_peak_bytes: u64,
+    /// CPU time of its cgroup, microseconds.
+    pub cpu_usec: u64,
+}
+
+/// Where a service is; `core::service` has the table of moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ServiceState {
+    /// Told not to run.
+    Stopped,
+    /// Waits for the services it comes after.
+    Waiting,
+    /// Started, not ready.
+    Starting,
+    /// Ready (a daemon), or done with status 0 (a oneshot).
+    Ready,
+    /// Asked to end.
+    Stopping,
+    /// Ended by itself; starts again when its back-off is over.
+    BackOff,
+}
+
+/// A network interface that the mission names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The kernel's name for it.
+    pub name: String,
+    /// Whether there is a carrier.
+    pub carrier: bool,
+    /// Whether its addresses and routes are set.
+    pub configured: bool,
+}

@@ -1,0 +1,3 @@
+module perigee/notify
+
+go 1.26
