@@ -9,6 +9,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::inspect::{Inspection, Processes};
+
 /// Longest request line: a verb and a name; anything longer is a mistake or an attack.
 pub const MAX_REQUEST_BYTES: usize = 4 * 1024;
 /// Longest response line: all services' status, or one log ring in JSON.
@@ -44,6 +46,10 @@ pub enum Request {
     Reboot,
     /// Orderly power-off.
     PowerOff,
+    /// Processes with their memory, and the node's counters; the agent answers, PID 1 refuses.
+    Processes,
+    /// Facts of the running node; the agent answers, PID 1 refuses.
+    Inspect,
 }
 
 /// PID 1's (or the agent's) answer.
@@ -54,6 +60,10 @@ pub enum Response {
     Status(Status),
     /// To [`Request::Logs`]; invalid UTF-8 is replaced.
     Logs(String),
+    /// To [`Request::Processes`].
+    Processes(Processes),
+    /// To [`Request::Inspect`].
+    Inspect(Inspection),
     /// The request was taken; what it asks for happens now.
     Done,
     /// The request was refused, and why.
