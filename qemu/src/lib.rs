@@ -1,1 +1,19 @@
-//! See ARCHITECTURE.md.
+//! Machines in QEMU: boards with their real firmware, storage, network, console and faults.
+//!
+//! [`config`] decides the command line (pure), [`console`] stamps what the guest prints, [`qmp`] steers the running
+//! machine, and [`machine`] ties them together. A machine ends when its [`Machine`] is dropped, and with the
+//! process that started it; nothing else is ever ended.
+#![forbid(unsafe_code)]
+
+pub mod config;
+pub mod console;
+pub mod disk;
+pub mod machine;
+pub mod qmp;
+pub mod router;
+pub mod stage;
+
+pub use config::{Board, Config, Forward, Network, Storage};
+pub use console::{Console, Line};
+pub use machine::Machine;
+pub use router::Router;

@@ -1,0 +1,36 @@
+//! Disks for machines: what was built is never written to.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+
+/// A new qcow2 disk at `path` that reads as the raw image `base` until it is written.
+///
+/// Its size is rounded up to a power of two, because SD cards have no others (QEMU refuses them).
+pub fn overlay(base: &Path, path: &Path) -> Result<()> {
+    let size = fs::metadata(base).with_context(|| format!("read {}", base.display()))?.len();
+    let base = base.canonicalize()?;
+    let output = Command::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+        .args([&base, path])
+        .arg(size.next_power_of_two().to_string())
+        .output()
+        .context("start qemu-img (of qemu-utils)")?;
+    ensure!(output.status.success(), "qemu-img create {}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// A copy of the raw image `base` to be damaged: holes stay holes.
+pub fn copy(base: &Path, path: &Path) -> Result<File> {
+    let status = Command::new("cp")
+        .args(["--sparse=always", "--reflink=auto"])
+        .args([base, path])
+        .status()
+        .context("start cp")?;
+    if !status.success() {
+        bail!("cp {} {}: {status}", base.display(), path.display());
+    }
+    File::options().read(true).write(true).open(path).with_context(|| format!("open {}", path.display()))
+}
