@@ -8,6 +8,7 @@
 extern crate alloc;
 
 pub mod control;
+mod document;
 pub mod inspect;
 pub mod mission;
 pub mod service;

@@ -1,9 +1,39 @@
 //! The service graph: `step(now, event, &mut actions)`. No clock, no process, no file.
+//!
+//! Each service has a current state and a desired one. Its state is changed by events ([`life`]) and, after each
+//! event, by what is desired:
+//!
+//! | state    | what there is                | desired Running                  | desired Stopped, or Again¹            |
+//! |----------|------------------------------|----------------------------------|---------------------------------------|
+//! | Idle     | nothing                      | `after` ready, no hold: Spawn → Spawning | rests (Again: is Running now) |
+//! | Spawning | a Spawn without its answer   | waits for the answer             | waits for the answer                  |
+//! | Starting | a process, not ready         | waits; at its deadline: Kill → Killing | Signal → Stopping ²             |
+//! | Ready    | a process, ready             | waits; when it hangs: Kill → Killing   | Signal → Stopping ²             |
+//! | Done     | a oneshot that ended with 0  | rests                            | Kill → Killing ²                      |
+//! | Stopping | a process asked to end       | waits; at its deadline: Kill → Killing | as on the left                  |
+//! | Killing  | a cgroup that was killed     | waits until all of it is gone; then Idle, or BackOff after a failure | as on the left |
+//! | BackOff  | nothing                      | waits until its time is over → Idle    | → Idle                          |
+//!
+//! ¹ Again is Running, but not by this process: a restart. It turns into Running in the state Idle.
+//! ² During a shutdown only when all services that come after it are Idle.
+//!
+//! A process that ends by itself in Starting or Ready is a failure (but a oneshot with status 0 is Done): what is left
+//! in its cgroup is killed, and it starts again after its back-off. `after` is an order, not a bond: the end of a
+//! service leaves those that come after it alone.
+//!
+//! What the edge has to keep: a Spawn is answered before anything else is told of its process; a Kill is answered
+//! with Empty when the cgroup has no process left, even if it had none before; a Tick comes after all other events
+//! that have already happened, so that no watchdog bites because PID 1 itself was late. Events that are late, that
+//! come twice, or that nobody asked for are ignored or cost at most a restart.
+
+mod life;
+mod order;
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use self::life::Life;
 use crate::control::ServiceState;
 use crate::spec::{Probe, Signal, Spec};
 
@@ -83,6 +113,9 @@ pub enum Note {
     Hung,
     /// It did not end in time when asked to, and is killed.
     NotEndedInTime,
+    /// Not all of its processes were gone in time after a kill. They are killed again; during a shutdown they are left
+    /// behind.
+    NotKilledInTime,
 }
 
 /// A graph that cannot be built.
@@ -101,47 +134,245 @@ pub enum GraphError {
         known: String,
     },
     /// Services wait for each other.
-    #[error("these services wait for each other and none could start: {0}; remove one `after`")]
+    #[error("these services wait for each other and none could start: {0}; remove one `after` or `hold`")]
     Cycle(String),
+    /// Two services have one name.
+    #[error("{0}: two services have this name; rename one")]
+    Twice(String),
+    /// More services than a node can hold.
+    #[error("{0} services; expected at most {MAX_SERVICES}")]
+    TooMany(usize),
 }
+
+/// Most services in an image: ten times what a node runs, and few enough that each step can look at all of them.
+pub const MAX_SERVICES: usize = 128;
 
 /// The services of one node and where each is.
 #[derive(Clone, Debug)]
 pub struct Graph {
-    _todo: (),
+    /// In the order of their names; an [`Id`] is a place in it.
+    members: Vec<Member>,
+    /// Every service before those that come after it.
+    order: Vec<Id>,
+    phase: Phase,
 }
-#[allow(missing_docs, unused_variables)]
+
+#[derive(Clone, Debug)]
+struct Member {
+    life: Life,
+    /// Those of `spec.after` that run on this node.
+    after: Vec<Id>,
+    /// Those that come after this one.
+    before: Vec<Id>,
+    /// What is left of `spec.hold`: it counts for the first start only.
+    hold: Option<Held>,
+    /// What [`Graph::state`] says, and since when.
+    shown: ServiceState,
+    since: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    until: Id,
+    /// Since Boot.
+    at_most: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing starts before PID 1 says Boot.
+    BeforeBoot,
+    Up {
+        boot: Duration,
+    },
+    /// Everything ends; nothing starts any more.
+    GoingDown,
+    /// Everything has ended, and Down was said.
+    Down,
+}
+
 impl Graph {
     /// A graph of `specs` (all that are in the image), of which those run whose roles match the node's.
-    pub fn new(specs: Vec<Spec>, roles: &[String]) -> Result<Self, GraphError> {
-        Ok(Self { _todo: () })
+    ///
+    /// # Errors
+    /// What only all service files together can have wrong: names that are none, and services that wait for each other.
+    /// Services that do not run on this node are checked, too.
+    pub fn new(mut specs: Vec<Spec>, roles: &[String]) -> Result<Self, GraphError> {
+        specs.sort_by(|a, b| a.name.cmp(&b.name));
+        order::check(&specs)?;
+        specs.retain(|spec| spec.roles.is_empty() || spec.roles.iter().any(|role| roles.contains(role)));
+        let order = order::sorted(&specs, order::after)?;
+        let mut members: Vec<_> = specs
+            .iter()
+            .enumerate()
+            .map(|(place, spec)| Member {
+                after: order::after(spec).filter_map(|name| order::find(&specs, name)).collect(),
+                before: Vec::new(),
+                hold: spec
+                    .hold
+                    .as_ref()
+                    .and_then(|hold| Some(Held { until: order::find(&specs, &hold.until)?, at_most: hold.at_most })),
+                life: Life::new(order::id(place), spec.clone()),
+                shown: ServiceState::Waiting,
+                since: Duration::ZERO,
+            })
+            .collect();
+        for &id in &order {
+            let after = members.get(id.place()).map_or_else(Vec::new, |member| member.after.clone());
+            for other in after {
+                if let Some(other) = members.get_mut(other.place()) {
+                    other.before.push(id);
+                }
+            }
+        }
+        Ok(Self { members, order, phase: Phase::BeforeBoot })
     }
+
     /// Takes one event at `now` (time since the kernel's start); appends what is to be done.
-    pub fn step(&mut self, now: Duration, event: Event, actions: &mut Vec<Action>) {}
-    /// When `step` wants a Tick, if ever.
+    pub fn step(&mut self, now: Duration, event: Event, actions: &mut Vec<Action>) {
+        match event {
+            Event::Boot => {
+                if self.phase == Phase::BeforeBoot {
+                    self.phase = Phase::Up { boot: now };
+                }
+            }
+            Event::Shutdown => {
+                if self.phase != Phase::Down {
+                    self.phase = Phase::GoingDown;
+                    self.members.iter_mut().for_each(|member| member.life.stop());
+                }
+            }
+            Event::Tick => {
+                let giving_up = self.phase == Phase::GoingDown;
+                self.members.iter_mut().for_each(|member| member.life.tick(now, giving_up, actions));
+            }
+            Event::Start(id) => self.asked(id, Life::start),
+            Event::Stop(id) => self.asked(id, Life::stop),
+            Event::Restart(id) => self.asked(id, Life::restart),
+            Event::Spawned(id)
+            | Event::SpawnFailed(id)
+            | Event::Exited(id, _)
+            | Event::Empty(id)
+            | Event::NotifiedReady(id)
+            | Event::NotifiedAlive(id)
+            | Event::Probed(id, _) => {
+                if let Some(member) = self.members.get_mut(id.place()) {
+                    member.life.event(now, &event, actions);
+                }
+            }
+        }
+        self.end_what_is_to_end(now, actions);
+        self.start_what_can_start(now, actions);
+        for member in &mut self.members {
+            let state = member.life.shown();
+            if member.shown != state {
+                (member.shown, member.since) = (state, now);
+            }
+        }
+    }
+
+    /// When `step` wants a Tick, if ever. After a Tick it is later than that Tick.
     pub fn deadline(&self) -> Option<Duration> {
-        None
+        let lives = self.members.iter().filter_map(|member| member.life.deadline());
+        let holds = self.members.iter().filter_map(|member| self.held_until(member));
+        lives.chain(holds).min()
     }
+
+    /// All services of this node, in the order of their names.
     pub fn ids(&self) -> impl Iterator<Item = Id> + use<> {
-        (0..0).map(Id)
+        (0..self.members.len()).map(order::id)
     }
+
+    /// The service of that name, if it runs on this node.
     pub fn find(&self, name: &str) -> Option<Id> {
-        None
+        self.ids().find(|&id| self.spec(id).name == name)
     }
+
+    /// What the service is.
+    ///
+    /// # Panics
+    /// With an id of another graph, as all that take an id but [`Graph::step`].
     pub fn spec(&self, id: Id) -> &Spec {
-        loop {}
+        self.member(id).life.spec()
     }
+
+    /// Where it is.
     pub fn state(&self, id: Id) -> ServiceState {
-        ServiceState::Stopped
+        self.member(id).shown
     }
+
     /// When it came into its state.
     pub fn since(&self, id: Id) -> Duration {
-        Duration::ZERO
+        self.member(id).since
     }
+
+    /// Starts after the first.
     pub fn restarts(&self, id: Id) -> u32 {
-        0
+        self.member(id).life.restarts()
     }
+
+    /// How it ended the last time.
     pub fn last_exit(&self, id: Id) -> Option<Exit> {
-        None
+        self.member(id).life.last_exit()
+    }
+
+    fn member(&self, id: Id) -> &Member {
+        &self.members[id.place()]
+    }
+
+    /// Someone's wish; during a shutdown there are none.
+    fn asked(&mut self, id: Id, wish: fn(&mut Life)) {
+        if let (Phase::BeforeBoot | Phase::Up { .. }, Some(member)) = (self.phase, self.members.get_mut(id.place())) {
+            wish(&mut member.life);
+        }
+    }
+
+    fn end_what_is_to_end(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let ordered = self.phase == Phase::GoingDown;
+        for place in self.order.iter().rev().map(|id| id.place()) {
+            let Some(member) = self.members.get(place) else { continue };
+            let allowed = !ordered || member.before.iter().all(|&id| self.member(id).life.is_idle());
+            if let Some(member) = self.members.get_mut(place) {
+                member.life.end(now, allowed, actions);
+            }
+        }
+        if self.phase == Phase::GoingDown && self.members.iter().all(|member| member.life.is_idle()) {
+            self.phase = Phase::Down;
+            actions.push(Action::Down);
+        }
+    }
+
+    fn start_what_can_start(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        if !matches!(self.phase, Phase::Up { .. }) {
+            return;
+        }
+        for place in self.order.iter().map(|id| id.place()) {
+            let Some(member) = self.members.get(place) else { continue };
+            let held = self.held_until(member).is_some_and(|until| now < until);
+            let ready = member.after.iter().all(|&id| self.member(id).life.is_ready());
+            if let Some(member) = self.members.get_mut(place)
+                && !held
+            {
+                member.hold = None;
+                if ready {
+                    member.life.spawn(actions);
+                }
+            }
+        }
+    }
+
+    /// How long the service is held back, if it still is.
+    fn held_until(&self, member: &Member) -> Option<Duration> {
+        let hold = member.hold.filter(|hold| !self.member(hold.until).life.was_ready())?;
+        match self.phase {
+            Phase::Up { boot } => Some(boot.saturating_add(hold.at_most)),
+            Phase::BeforeBoot | Phase::GoingDown | Phase::Down => None,
+        }
+    }
+}
+
+impl Id {
+    fn place(self) -> usize {
+        usize::from(self.0)
     }
 }

@@ -1,18 +1,82 @@
 //! Service files: what a service is, as written in `rootfs/services/<name>.toml`.
 //!
 //! A service's name is its file's name. Unknown keys are refused. Every mistake is an [`Error`] that names the
-//! file, the line, what was expected, and an example.
+//! file, the line, what was expected, and an example. All keys, with what stands for them when they are absent:
+//!
+//! ```toml
+//! description = "etcd: the cluster's memory"      # must be there: why the service exists, in a line
+//! kind = "daemon"                                 # or "oneshot"; daemon unless said
+//! roles = ["control-plane"]                       # absent: every node
+//! exec = ["/usr/bin/etcd", "--name=${NODE_NAME}"] # must be there; variables of the mission; `$${` is a plain `${`
+//! env = { GOGC = "50" }                           # absent: empty
+//! directories = ["/var/lib/etcd"]                 # absent: none
+//! after = ["containerd"]                          # absent: none
+//! hold = { until = "kube-apiserver", at_most_s = 180 }
+//!
+//! [ready]             # a daemon's has exactly one of the first five; a oneshot's has none of them
+//! notify = true       # it sends READY=1
+//! unix = "/run/x.sock"
+//! grpc = "/run/x.sock"
+//! http = "127.0.0.1:10248/healthz"
+//! file = "/run/x"
+//! timeout_s = 120     # 120 unless said
+//!
+//! [health]            # absent: its end is noticed, a hang is not
+//! watchdog_s = 30     # it sends WATCHDOG=1; or one of unix, grpc, http, file, as above, with:
+//! period_s = 15       # 15 unless said
+//! timeout_s = 10      # 10 unless said
+//! failures = 3        # 3 unless said
+//!
+//! [restart]           # 500, 60 and 120 unless said
+//! min_ms = 500
+//! max_s = 60
+//! reset_s = 120
+//!
+//! [stop]
+//! signal = "TERM"     # or INT, KILL; TERM unless said
+//! timeout_s = 10      # 10 unless said
+//!
+//! [limits]            # absent: none
+//! memory_max_mib = 96
+//! memory_low_mib = 32
+//! cpu_weight = 100
+//! cpu_weight_starting = 1000
+//! pids_max = 200
+//! oom_score_adj = -500
+//! nofile = 65536
+//! delegate = false
+//!
+//! [security]
+//! user = 0            # 0 unless said
+//! capabilities = ["CAP_NET_ADMIN"]
+//! no_new_privs = true # false unless said
+//!
+//! [log]               # 16, 256 and 2 unless said
+//! ring_kib = 16
+//! file_kib = 256
+//! files = 2
+//! ```
+
+mod capability;
+mod parse;
+mod sections;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+pub use self::capability::CAPABILITIES;
+pub use self::parse::parse;
+pub use crate::document::Error;
+
 /// One service, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spec {
     /// The file's name without `.toml`: lower-case letters, digits, `-`.
     pub name: String,
+    /// Why it exists, in a line.
+    pub description: String,
     /// Whether it runs until told otherwise or once.
     pub kind: Kind,
     /// Roles of nodes that run it; empty: every node.
