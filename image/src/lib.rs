@@ -2,3 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod debian;
+pub mod kernel;
+pub mod native;
+pub mod solink;

@@ -1,0 +1,102 @@
+//! Debian packages as inputs of build steps: which version apt would fetch, and the unpacked package or source.
+//!
+//! apt checks signatures and hashes; the suites are those that `image/setup.sh` configured.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::build::Job;
+
+/// A Debian package, binary (`nftables:arm64`) or source, in the version that apt offers.
+#[derive(Clone, Debug)]
+pub struct Package {
+    name: String,
+    /// Debian's version, as in `1.0.6-2+deb12u2`.
+    pub version: String,
+}
+
+impl Package {
+    /// The binary packages called `names`, in the versions that apt would install.
+    pub fn binaries<const N: usize>(names: [&str; N]) -> Result<[Self; N]> {
+        let policy = apt_cache(&["policy"], &names)?;
+        let mut candidates = policy.lines().filter_map(|line| line.trim().strip_prefix("Candidate: "));
+        let mut packages = Vec::with_capacity(N);
+        for name in names {
+            match candidates.next() {
+                Some(version) if version != "(none)" => {
+                    packages.push(Self { name: name.to_owned(), version: version.to_owned() });
+                }
+                _ => bail!("apt knows no package {name}; run `make setup` (image/setup.sh) and try again"),
+            }
+        }
+        packages.try_into().map_err(|_| anyhow::anyhow!("apt-cache policy answered for other packages than asked"))
+    }
+
+    /// The source package called `name`, in the newest version among the configured suites.
+    pub fn source(name: &str) -> Result<Self> {
+        let shown = apt_cache(&["showsrc", "--only-source"], &[name])?;
+        let mut newest: Option<&str> = None;
+        for version in shown.lines().filter_map(|line| line.strip_prefix("Version: ")) {
+            if newest.is_none_or(|known| is_newer(version, known)) {
+                newest = Some(version);
+            }
+        }
+        let version = newest.with_context(|| {
+            format!("apt knows no source package {name}; run `make setup` (image/setup.sh) and try again")
+        })?;
+        Ok(Self { name: name.to_owned(), version: version.to_owned() })
+    }
+
+    /// Name and version in apt's notation, which is also what a step's key takes.
+    pub fn id(&self) -> String {
+        format!("{}={}", self.name, self.version)
+    }
+
+    /// The version of the packaged program: Debian's without epoch and revision.
+    pub fn upstream(&self) -> &str {
+        let version = self.version.split_once(':').map_or(&*self.version, |(_, rest)| rest);
+        version.rsplit_once('-').map_or(version, |(upstream, _)| upstream)
+    }
+
+    /// Fetches the binary package and unpacks its files into `root`.
+    pub fn unpack(&self, job: &Job, root: &Path) -> Result<()> {
+        let download = job.out.join(format!("download-{}", self.name.replace(':', "_")));
+        fs::create_dir_all(&download)?;
+        job.run(Command::new("apt-get").args(["download", "-qq", &self.id()]).current_dir(&download))?;
+        let deb = only_file(&download, "deb")?;
+        job.run(Command::new("dpkg-deb").arg("-x").arg(deb).arg(root))?;
+        Ok(fs::remove_dir_all(download)?)
+    }
+
+    /// Fetches the source package into `work` and unpacks it there, with Debian's patches; returns the tree.
+    pub fn unpack_source(&self, job: &Job, work: &Path) -> Result<PathBuf> {
+        fs::create_dir_all(work)?;
+        job.run(Command::new("apt-get").args(["source", "-qq", "--download-only", &self.id()]).current_dir(work))?;
+        // apt has checked the files against the signed index; the uploader's own key is not ours to know.
+        let description = only_file(work, "dsc")?;
+        let tree = work.join("tree");
+        job.run(Command::new("dpkg-source").args(["--no-check", "-x"]).arg(description).arg(&tree))?;
+        Ok(tree)
+    }
+}
+
+fn apt_cache(verb: &[&str], names: &[&str]) -> Result<String> {
+    let output =
+        Command::new("apt-cache").args(verb).args(names).env("LC_ALL", "C").output().context("run apt-cache")?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn is_newer(version: &str, than: &str) -> bool {
+    Command::new("dpkg").args(["--compare-versions", version, "gt", than]).status().is_ok_and(|status| status.success())
+}
+
+fn only_file(folder: &Path, extension: &str) -> Result<PathBuf> {
+    fs::read_dir(folder)?
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|found| found == extension))
+        .with_context(|| format!("apt-get left no .{extension} file in {}", folder.display()))
+}
