@@ -28,7 +28,7 @@ pub struct Error {
     /// What is there.
     pub found: String,
     /// A line that is right.
-    pub example: String,
+    pub example: &'static str,
 }
 
 /// A key of a table.
@@ -88,7 +88,7 @@ impl<'a> Document<'a> {
             key: "syntax".to_owned(),
             expected: "TOML".to_owned(),
             found: error.message().to_owned(),
-            example: "key = \"value\"".to_owned(),
+            example: "key = \"value\"",
         })
     }
 
@@ -154,7 +154,7 @@ impl<'a> Table<'a> {
             key: first.get_ref().chars().flat_map(char::escape_default).collect(),
             expected: format!("one of {}", keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", ")),
             found: "an unknown key".to_owned(),
-            example: near.map_or_else(String::new, |key| key.example.to_owned()),
+            example: near.map_or("", |key| key.example),
         })
     }
 
@@ -171,7 +171,7 @@ impl<'a> Table<'a> {
             key: key.name.to_owned(),
             expected: expected.into(),
             found: found.into(),
-            example: key.example.to_owned(),
+            example: key.example,
         }
     }
 
