@@ -1,19 +1,23 @@
 //! Machines in QEMU: boards with their real firmware, storage, network, console and faults.
 //!
 //! [`config`] decides the command line (pure), [`console`] stamps what the guest prints, [`qmp`] steers the running
-//! machine, and [`machine`] ties them together. A machine ends when its [`Machine`] is dropped, and with the
-//! process that started it; nothing else is ever ended.
+//! machine, [`machine`] ties them together, and [`cluster`] is a mission's nodes. A machine ends when its [`Machine`]
+//! is dropped, and with the process that started it; nothing else is ever ended.
 #![forbid(unsafe_code)]
 
+pub mod cluster;
 pub mod config;
 pub mod console;
 pub mod disk;
+pub mod kubectl;
 pub mod machine;
 pub mod qmp;
 pub mod router;
 pub mod stage;
 
+pub use cluster::{Cluster, Plan, Ports};
 pub use config::{Board, Config, Forward, Network, Storage};
 pub use console::{Console, Line};
+pub use kubectl::Kubectl;
 pub use machine::Machine;
 pub use router::Router;

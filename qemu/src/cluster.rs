@@ -1,0 +1,233 @@
+//! A mission's nodes as machines on this host: disks that are written over, one network, forwarded ports.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::config::{Board, Config, Forward, Network, Storage, kvm_usable};
+use crate::disk;
+use crate::kubectl::Kubectl;
+use crate::machine::Machine;
+use crate::router::Router;
+
+/// The API server's port in a node, and where it is on the host's loopback for the first node.
+pub const API_PORT: (u16, u16) = (6443, 16443);
+/// The agent's port in a node, and where it is on the host's loopback for the first node.
+pub const AGENT_PORT: (u16, u16) = (7443, 17443);
+/// Two processors: what the boards in view have, and what a host of two cores can give.
+const CPUS: u32 = 2;
+
+/// One node to be started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// Its name in the mission.
+    pub name: String,
+    /// The raw disk image that was built for it; it is only read.
+    pub disk: PathBuf,
+    /// Its address in 10.0.2.0/24.
+    pub address: Ipv4Addr,
+    /// Memory, MiB.
+    pub memory_mib: u32,
+}
+
+/// Nodes and how to reach them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The board of all of them.
+    pub board: Board,
+    /// What their disks are connected to.
+    pub storage: Storage,
+    /// At least one; an API server runs on the first.
+    pub nodes: Vec<Node>,
+    /// The host's `kubectl`.
+    pub kubectl: PathBuf,
+    /// The administrator's.
+    pub kubeconfig: PathBuf,
+    /// Existing folder for overlays and console logs.
+    pub folder: PathBuf,
+    /// Ports that people expect, or any that are free (tests).
+    pub ports: Ports,
+    /// Whether the network cards have a carrier at first.
+    pub link: bool,
+}
+
+/// Which ports of the host's loopback lead to the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ports {
+    /// 16443 and 17443 for the first node, 16444 and 17444 for the second, …
+    Expected,
+    /// Any that are free.
+    Free,
+}
+
+/// Running nodes. Dropping it is pulling all plugs.
+#[derive(Debug)]
+pub struct Cluster {
+    plan: Plan,
+    forwards: Vec<[Forward; 2]>,
+    router: Option<Router>,
+    /// In the order of the plan; a node that is off has none.
+    machines: Vec<Option<Machine>>,
+}
+
+impl Cluster {
+    /// Starts every node of `plan` on a fresh copy of its disk.
+    pub fn start(plan: Plan) -> Result<Self> {
+        let mut cluster = Self::off(plan)?;
+        for node in 0..cluster.plan.nodes.len() {
+            cluster.power_on(node)?;
+        }
+        Ok(cluster)
+    }
+
+    /// Prepares every node of `plan` on a fresh copy of its disk, and starts none.
+    pub fn off(plan: Plan) -> Result<Self> {
+        for node in &plan.nodes {
+            disk::overlay(&node.disk, &plan.overlay(node))?;
+        }
+        let forwards = plan.nodes.iter().zip(0..).map(|(node, i)| plan.ports.forwards(node.address, i));
+        let forwards = forwards.collect::<Result<Vec<_>>>()?;
+        let router = match plan.nodes.len() {
+            0 => bail!("a mission has at least one node"),
+            1 => None,
+            ports => Some(Router::start(ports, forwards.as_flattened())?),
+        };
+        let machines = plan.nodes.iter().map(|_| None).collect();
+        Ok(Self { plan, forwards, router, machines })
+    }
+
+    /// Starts a node that is off, on its disk as it is.
+    pub fn power_on(&mut self, node: usize) -> Result<()> {
+        let config = self.config(node)?;
+        self.machines[node] = Some(Machine::start(&config)?);
+        Ok(())
+    }
+
+    /// Pulls a node's plug.
+    pub fn power_cut(&mut self, node: usize) {
+        self.machines[node] = None;
+    }
+
+    /// A node's machine.
+    pub fn machine(&mut self, node: usize) -> Result<&mut Machine> {
+        let name = &self.plan.nodes[node].name;
+        self.machines[node].as_mut().ok_or_else(|| anyhow!("{name} is off"))
+    }
+
+    /// The nodes, in the mission's order.
+    pub fn nodes(&self) -> &[Node] {
+        &self.plan.nodes
+    }
+
+    /// Asks a node's own API server.
+    pub fn kubectl(&self, node: usize) -> Kubectl {
+        let Plan { kubectl, kubeconfig, .. } = &self.plan;
+        Kubectl { program: kubectl.clone(), kubeconfig: kubeconfig.clone(), port: self.forwards[node][0].host }
+    }
+
+    /// Port on 127.0.0.1 that leads to a node's agent.
+    pub fn agent_port(&self, node: usize) -> u16 {
+        self.forwards[node][1].host
+    }
+
+    /// Asks `question` every `period` until it succeeds, at most until `timeout`; ends at once if a machine ends.
+    ///
+    /// The error has the last answer and the end of the first node's console.
+    pub fn wait<T>(
+        &mut self,
+        what: &str,
+        period: Duration,
+        timeout: Duration,
+        mut question: impl FnMut(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let until = Instant::now() + timeout;
+        loop {
+            let asked = Instant::now();
+            let error = match question(self) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            for machine in self.machines.iter_mut().flatten() {
+                if let Some(status) = machine.ended()? {
+                    bail!(
+                        "{what}: {} ended ({status}); its console's end:\n{}",
+                        machine.name(),
+                        machine.console().tail()
+                    );
+                }
+            }
+            if asked > until {
+                let tail = self.machines.iter().flatten().next().map_or_else(String::new, |m| m.console().tail());
+                return Err(error)
+                    .with_context(|| format!("{what}: not within {timeout:?}; the console's end:\n{tail}"));
+            }
+            std::thread::sleep(period.saturating_sub(asked.elapsed()));
+        }
+    }
+
+    fn config(&self, index: usize) -> Result<Config> {
+        let Plan { board, storage, folder, link, .. } = &self.plan;
+        let node = &self.plan.nodes[index];
+        let network = match &self.router {
+            Some(router) => Network::Shared(router.port(index)),
+            None => Network::Alone(self.forwards[index].to_vec()),
+        };
+        Ok(Config {
+            name: node.name.clone(),
+            board: *board,
+            kvm: kvm_usable(*board),
+            memory_mib: node.memory_mib,
+            cpus: CPUS,
+            disk: self.plan.overlay(node),
+            storage: storage.clone(),
+            network,
+            link: *link,
+            mac: u8::try_from(index + 1).context("more nodes than a mission can have")?,
+            console_log: folder.join(format!("{}.console.log", node.name)),
+        })
+    }
+}
+
+impl Plan {
+    fn overlay(&self, node: &Node) -> PathBuf {
+        self.folder.join(format!("{}.qcow2", node.name))
+    }
+}
+
+impl Ports {
+    fn forwards(self, address: Ipv4Addr, index: u16) -> Result<[Forward; 2]> {
+        let [api, agent] = match self {
+            Self::Expected => [API_PORT, AGENT_PORT].map(|(port, host)| (port, Ok(host + index))),
+            Self::Free => [API_PORT, AGENT_PORT].map(|(port, _)| (port, free_port())),
+        };
+        let forward = |(port, host): (u16, Result<u16>)| Ok::<_, anyhow::Error>(Forward { host: host?, address, port });
+        Ok([forward(api)?, forward(agent)?])
+    }
+}
+
+/// A port of the loopback that nobody has now.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+    Ok(listener.local_addr()?.port())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn people_find_the_first_node_at_the_contracts_ports_and_the_second_after_it() {
+        let address = Ipv4Addr::new(10, 0, 2, 16);
+        let [api, agent] = Ports::Expected.forwards(address, 1).unwrap();
+        assert_eq!((api.host, api.port, agent.host, agent.port), (16444, 6443, 17444, 7443));
+        assert_eq!(api.address, address);
+    }
+
+    #[test]
+    fn tests_get_ports_of_their_own() {
+        let [api, agent] = Ports::Free.forwards(Ipv4Addr::new(10, 0, 2, 15), 0).unwrap();
+        assert!(api.host != agent.host && api.host >= 1024);
+    }
+}
