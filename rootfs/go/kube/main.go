@@ -43,6 +43,9 @@ func main() {
 			strings.Join(slices.Sorted(maps.Keys(components)), ", "))
 		os.Exit(2)
 	}
-	notify.Start()
+	if err := notify.Start(notify.HTTP, ""); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+		os.Exit(2)
+	}
 	os.Exit(cli.Run(newCommand()))
 }
