@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::config::{Board, Config, Forward, Network, Storage, kvm_usable};
+use crate::config::{Board, Config, Disk, Forward, Network, Storage, kvm_usable};
 use crate::disk;
 use crate::kubectl::Kubectl;
 use crate::machine::Machine;
@@ -24,7 +24,7 @@ const CPUS: u32 = 2;
 pub struct Node {
     /// Its name in the mission.
     pub name: String,
-    /// The raw disk image that was built for it; it is only read.
+    /// The raw disk image that was built for it.
     pub disk: PathBuf,
     /// Its address in 10.0.2.0/24.
     pub address: Ipv4Addr,
@@ -47,10 +47,21 @@ pub struct Plan {
     pub kubeconfig: PathBuf,
     /// Existing folder for overlays and console logs.
     pub folder: PathBuf,
+    /// Whether the disks that were built are written to, or copies of them.
+    pub disks: Disks,
     /// Ports that people expect, or any that are free (tests).
     pub ports: Ports,
     /// Whether the network cards have a carrier at first.
     pub link: bool,
+}
+
+/// What the nodes write to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disks {
+    /// The disks that were built: the next start remembers this one.
+    Built,
+    /// Copies that begin as what was built, and are made anew with each cluster.
+    Fresh,
 }
 
 /// Which ports of the host's loopback lead to the nodes.
@@ -73,7 +84,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts every node of `plan` on a fresh copy of its disk.
+    /// Starts every node of `plan`.
     pub fn start(plan: Plan) -> Result<Self> {
         let mut cluster = Self::off(plan)?;
         for node in 0..cluster.plan.nodes.len() {
@@ -82,10 +93,12 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Prepares every node of `plan` on a fresh copy of its disk, and starts none.
+    /// Prepares every node of `plan`, and starts none.
     pub fn off(plan: Plan) -> Result<Self> {
-        for node in &plan.nodes {
-            disk::overlay(&node.disk, &plan.overlay(node))?;
+        if plan.disks == Disks::Fresh {
+            for node in &plan.nodes {
+                disk::overlay(&node.disk, &plan.overlay(node))?;
+            }
         }
         let forwards = plan.nodes.iter().zip(0..).map(|(node, i)| plan.ports.forwards(node.address, i));
         let forwards = forwards.collect::<Result<Vec<_>>>()?;
@@ -180,7 +193,10 @@ impl Cluster {
             kvm: kvm_usable(*board),
             memory_mib: node.memory_mib,
             cpus: CPUS,
-            disk: self.plan.overlay(node),
+            disk: match self.plan.disks {
+                Disks::Built => Disk::Raw(node.disk.clone()),
+                Disks::Fresh => Disk::Overlay(self.plan.overlay(node)),
+            },
             storage: storage.clone(),
             network,
             link: *link,

@@ -84,6 +84,26 @@ pub enum Network {
     Shared(PathBuf),
 }
 
+/// The file that is the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Disk {
+    /// What was built, itself: a node that is to remember.
+    Raw(PathBuf),
+    /// A qcow2 file over it (see [`crate::disk::overlay`]): tests.
+    Overlay(PathBuf),
+}
+
+impl Disk {
+    fn drive(&self) -> String {
+        let (format, path) = match self {
+            Self::Raw(path) => ("raw", path),
+            Self::Overlay(path) => ("qcow2", path),
+        };
+        // The host's own crash is not among the faults under test: what the guest flushes goes to the host's memory.
+        format!("if=none,id=disk,format={format},cache=unsafe,discard=unmap,file={}", value(path))
+    }
+}
+
 /// One machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -97,8 +117,8 @@ pub struct Config {
     pub memory_mib: u32,
     /// Processors.
     pub cpus: u32,
-    /// The disk: a qcow2 file that the machine writes to.
-    pub disk: PathBuf,
+    /// The disk, which the machine writes to.
+    pub disk: Disk,
     /// What the disk is connected to.
     pub storage: Storage,
     /// Where the network card leads.
@@ -132,8 +152,7 @@ impl Config {
         add("m", format!("{}M", self.memory_mib));
         add("drive", format!("if=pflash,format=raw,readonly=on,file={code}"));
         add("drive", format!("if=pflash,format=raw,file={}", value(vars)));
-        // The host's own crash is not among the faults under test: what the guest flushes goes to the host's memory.
-        add("drive", format!("if=none,id=disk,format=qcow2,cache=unsafe,discard=unmap,file={}", value(&self.disk)));
+        add("drive", self.disk.drive());
         match &self.storage {
             Storage::Virtio => add("device", "virtio-blk-pci,drive=disk,bootindex=0".into()),
             Storage::Sd { kernel } => {
@@ -206,7 +225,7 @@ mod tests {
             kvm: false,
             memory_mib: 1024,
             cpus: 2,
-            disk: "/out/a,b.qcow2".into(),
+            disk: Disk::Overlay("/out/a,b.qcow2".into()),
             storage: Storage::Virtio,
             network: Network::Alone(vec![Forward { host: 16443, address: [10, 0, 2, 15].into(), port: 6443 }]),
             link: true,
@@ -265,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_comma_in_a_file_name_is_doubled() {
-        assert!(line(&config(Board::Q35)).contains("file=/out/a,,b.qcow2"));
+        assert!(line(&config(Board::Q35)).contains("format=qcow2,cache=unsafe,discard=unmap,file=/out/a,,b.qcow2"));
     }
 
     #[test]

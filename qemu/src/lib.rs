@@ -15,7 +15,7 @@ pub mod qmp;
 pub mod router;
 pub mod stage;
 
-pub use cluster::{Cluster, Plan, Ports};
+pub use cluster::{Cluster, Disks, Plan, Ports};
 pub use config::{Board, Config, Forward, Network, Storage};
 pub use console::{Console, Line};
 pub use kubectl::Kubectl;

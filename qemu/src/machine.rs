@@ -17,6 +17,8 @@ use crate::qmp::Qmp;
 
 /// How often a machine that is to end is looked at.
 const END_PERIOD: Duration = Duration::from_millis(50);
+/// How long a QEMU that closed its control socket may take to end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A running machine. Dropping it is pulling the plug.
 ///
@@ -44,7 +46,7 @@ impl Machine {
                 .with_context(|| format!("copy {template}; `make` installs the firmware packages"))?;
             let socket = files.path("qmp");
             let mut process = Process::start(config.board.program(), &config.arguments(&vars, &socket))?;
-            let mut qmp = Qmp::connect(&socket, || process.alive())?;
+            let mut qmp = process.connect(&socket)?;
             if !config.link {
                 qmp.execute("set_link", json!({"name": "eth0", "up": false}))?;
             }
@@ -134,8 +136,23 @@ impl Process {
         Ok(Self { program: program.to_owned(), child })
     }
 
+    /// Connects to its control socket; if it has ended instead, the error is what it said.
+    pub(crate) fn connect(&mut self, socket: &Path) -> Result<Qmp> {
+        let error = match Qmp::connect(socket, || self.alive()) {
+            Ok(qmp) => return Ok(qmp),
+            Err(error) => error,
+        };
+        // It listens before it looks at its other arguments: a refused one shows as a closed connection first.
+        let until = Instant::now() + LAST_WORDS;
+        while Instant::now() < until {
+            self.alive()?;
+            std::thread::sleep(END_PERIOD);
+        }
+        Err(error)
+    }
+
     /// An error with what QEMU said, if it has ended.
-    pub(crate) fn alive(&mut self) -> Result<()> {
+    fn alive(&mut self) -> Result<()> {
         let Some(status) = self.child.try_wait()? else { return Ok(()) };
         let mut said = String::new();
         if let Some(stderr) = &mut self.child.stderr {

@@ -26,7 +26,7 @@ impl Router {
         let socket = files.path("qmp");
         let mut process = Process::start("qemu-system-x86_64", &arguments(ports, forwards, &files))?;
         // Once it answers, its sockets and forwarded ports are there.
-        let qmp = Qmp::connect(&socket, || process.alive()).context("start the machines' network")?;
+        let qmp = process.connect(&socket).context("start the machines' network")?;
         Ok(Self { _process: process, _qmp: qmp, files })
     }
 

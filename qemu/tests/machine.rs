@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use perigee_qemu::cluster::Node;
-use perigee_qemu::{Board, Cluster, Plan, Ports, Storage};
+use perigee_qemu::{Board, Cluster, Disks, Plan, Ports, Storage};
 
 /// The firmware under TCG takes 5 s; a busy host makes it slower.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -31,6 +31,7 @@ fn plan(name: &str, board: Board, nodes: u8) -> Plan {
         kubectl: PathBuf::from("kubectl"),
         kubeconfig: PathBuf::from("kubeconfig"),
         folder,
+        disks: Disks::Fresh,
         ports: Ports::Free,
         link: false,
     }
