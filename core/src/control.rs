@@ -42,6 +42,13 @@ pub enum Request {
         /// Which.
         service: String,
     },
+    /// A drill: do to a service what space does to it. PID 1 acts on it and knows nothing of it.
+    Fault {
+        /// Which.
+        service: String,
+        /// What happens to it.
+        fault: Fault,
+    },
     /// Orderly reboot.
     Reboot,
     /// Orderly power-off.
@@ -50,6 +57,18 @@ pub enum Request {
     Processes,
     /// Facts of the running node; the agent answers, PID 1 refuses.
     Inspect,
+}
+
+/// What can happen to a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// Its main process gets SIGKILL.
+    Kill,
+    /// Its main process gets SIGSTOP: sockets accept, nobody answers.
+    Stop,
+    /// Its whole cgroup is frozen (cgroup.freeze; thawed by PID 1 before it is started again).
+    Freeze,
 }
 
 /// PID 1's (or the agent's) answer.
