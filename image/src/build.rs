@@ -105,6 +105,16 @@ impl Ctx {
         Ok(Self { repo, cache, jobs })
     }
 
+    /// Adds an input to `key`: a step's result by its folder's name, which has the hash of all that it was made from;
+    /// any other file by its contents.
+    pub fn input(&self, key: Key, path: &Path) -> Result<Key> {
+        let inside = path.strip_prefix(&self.cache).ok().and_then(Path::to_str);
+        match inside.filter(|inside| is_result(inside)) {
+            Some(inside) => Ok(key.text(inside)),
+            None => key.path(path),
+        }
+    }
+
     /// Runs `work` unless the cache holds the result for `key`; returns the result's folder.
     ///
     /// `usual` is how long the step takes on two cores, for the progress line.
@@ -124,15 +134,27 @@ impl Ctx {
             fs::remove_dir_all(&partial)?;
         }
         fs::create_dir_all(&partial)?;
+        self.always(name, usual, &partial, work)?;
+        fs::rename(&partial, &done).with_context(|| format!("keep {}", done.display()))?;
+        Ok(done)
+    }
+
+    /// Runs `work` each time, with a step's progress and log: for tools that know themselves what is stale in `out`.
+    pub fn always(
+        &self,
+        name: &str,
+        usual: Duration,
+        out: &Path,
+        work: impl FnOnce(&Job) -> Result<()>,
+    ) -> Result<()> {
         let log = self.cache.join("log").join(format!("{name}.log"));
         File::create(&log).with_context(|| format!("create {}", log.display()))?;
         println!("build: {name} (usually {})", human(usual));
         let started = Instant::now();
-        let job = Job { name: name.to_owned(), usual, out: partial.clone(), log, started };
+        let job = Job { name: name.to_owned(), usual, out: out.to_owned(), log, started };
         work(&job).with_context(|| format!("build step {name}"))?;
-        fs::rename(&partial, &done).with_context(|| format!("keep {}", done.display()))?;
         println!("build: {name} done in {}", human(started.elapsed()));
-        Ok(done)
+        Ok(())
     }
 }
 
@@ -234,9 +256,16 @@ impl Key {
         Ok(self)
     }
 
-    fn finish(self) -> String {
+    /// The key as 16 hexadecimal digits.
+    pub fn finish(self) -> String {
         self.0.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
     }
+}
+
+/// Whether a path inside the cache begins with the folder of a step's result: `<name>-<key>`.
+fn is_result(inside: &str) -> bool {
+    let folder = inside.split('/').next().unwrap_or_default();
+    folder.rsplit_once('-').is_some_and(|(_, key)| key.len() == 16 && key.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 /// Minutes and seconds, for people.

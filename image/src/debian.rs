@@ -35,6 +35,18 @@ impl Package {
         packages.try_into().map_err(|_| anyhow::anyhow!("apt-cache policy answered for other packages than asked"))
     }
 
+    /// The newest revision of the binary package `name` that packages exactly `upstream`, from any configured suite.
+    pub fn binary_of_upstream(name: &str, upstream: &str) -> Result<Self> {
+        let table = apt_cache(&["madison"], &[name])?;
+        let versions = table.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim);
+        // madison lists the newest first; Debian marks a repacked source as in `1.95.0+dfsg1-2`.
+        let version = versions.into_iter().find(|version| {
+            version.strip_prefix(upstream).is_some_and(|rest| rest.starts_with(['+', '-']))
+        });
+        let version = version.with_context(|| format!("no configured Debian suite has {name} {upstream}"))?;
+        Ok(Self { name: name.to_owned(), version: version.to_owned() })
+    }
+
     /// The source package called `name`, in the newest version among the configured suites.
     pub fn source(name: &str) -> Result<Self> {
         let shown = apt_cache(&["showsrc", "--only-source"], &[name])?;

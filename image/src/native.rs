@@ -76,6 +76,65 @@ pub fn e2fsck(ctx: &Ctx, arch: Arch) -> Result<PathBuf> {
     Ok(done.join("e2fsck"))
 }
 
+/// Static `mount` and `umount`, which the kubelet runs for the volumes of pods.
+#[derive(Clone, Debug)]
+pub struct MountTools {
+    /// The `mount` program.
+    pub mount: PathBuf,
+    /// The `umount` program.
+    pub umount: PathBuf,
+}
+
+/// util-linux's `mount` and `umount`, from Debian's newest source.
+pub fn mount(ctx: &Ctx, arch: Arch) -> Result<MountTools> {
+    let package = Package::source("util-linux")?;
+    let prefix = arch.gnu_prefix();
+    let key = Key::new("1").text(&package.id()).text(arch.debian());
+    let done = ctx.step(&format!("mount-{}", arch.name()), Duration::from_secs(100), key, |job| {
+        let work = job.out.join("work");
+        let tree = package.unpack_source(job, &work)?;
+        job.run(
+            Command::new("./configure")
+                .arg(format!("--host={}", prefix.trim_end_matches('-')))
+                .args(MOUNT_OPTIONS)
+                .env("CFLAGS", "-Os -ffunction-sections -fdata-sections -fstack-protector-strong")
+                .env("LDFLAGS", "-Wl,--gc-sections")
+                .current_dir(&tree),
+        )?;
+        let mut make = Command::new("make");
+        make.arg(format!("-j{}", ctx.jobs)).args(["mount.static", "umount.static"]);
+        // Debian's patches are younger than the generated files, which are right nevertheless.
+        make.args(["ACLOCAL=:", "AUTOCONF=:", "AUTOHEADER=:", "AUTOMAKE=:"]);
+        job.run(make.current_dir(&tree))?;
+        for program in ["mount", "umount"] {
+            let output = job.out.join(program);
+            fs::copy(tree.join(format!("{program}.static")), &output).with_context(|| format!("take {program}"))?;
+            job.run(Command::new(format!("{prefix}strip")).arg(output))?;
+        }
+        Ok(fs::remove_dir_all(work)?)
+    })?;
+    Ok(MountTools { mount: done.join("mount"), umount: done.join("umount") })
+}
+
+/// Only the two programs and the libraries that they need; nothing that asks a daemon, a database or a locale.
+const MOUNT_OPTIONS: [&str; 15] = [
+    "--disable-all-programs",
+    "--enable-libmount",
+    "--enable-libblkid",
+    "--enable-libuuid",
+    "--enable-mount",
+    "--enable-static-programs=mount,umount",
+    "--enable-static",
+    "--disable-shared",
+    "--disable-nls",
+    "--disable-asciidoc",
+    "--without-selinux",
+    "--without-cryptsetup",
+    "--without-systemd",
+    "--without-udev",
+    "--without-python",
+];
+
 /// The host's `mkfs.erofs`, new enough for zstd, several threads and per-file compression hints.
 ///
 /// bookworm's 1.5 writes lz4 only, so this one is built from the newest Debian source that setup configured.

@@ -1,0 +1,65 @@
+//! The workspace's own programs as they fly: static, stripped, and the same bytes from every clone.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::build::{Arch, Ctx};
+use crate::rust_std::RustStd;
+
+/// The programs, as files of one architecture.
+#[derive(Clone, Debug)]
+pub struct FlightBins {
+    /// PID 1.
+    pub init: PathBuf,
+    /// The node's voice.
+    pub agent: PathBuf,
+    /// The demo application, for its container image.
+    pub demo: PathBuf,
+    /// The pod sandbox's process, for its container image.
+    pub pause: PathBuf,
+}
+
+/// Builds the programs for `arch`; cargo decides what is stale.
+pub fn build(ctx: &Ctx, arch: Arch) -> Result<FlightBins> {
+    let target = arch.rust_target();
+    let std = RustStd::provide(ctx, target)?;
+    let target_dir = ctx.cache.join("flight");
+    let mut cargo = Command::new("cargo");
+    cargo
+        .current_dir(&ctx.repo)
+        .args(["build", "--locked", "--profile", "flight", "--target", target])
+        .arg(format!("--jobs={}", ctx.jobs))
+        .args(["--package=perigee-init", "--package=perigee-agent", "--package=demo", "--package=pause"])
+        .env_remove("RUSTFLAGS")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags(&ctx.repo)?.join("\u{1f}"))
+        .env(linker_variable(target), format!("{}gcc", arch.gnu_prefix()))
+        .env("CARGO_TARGET_DIR", &target_dir);
+    std.apply(&mut cargo, "std,panic_abort");
+    ctx.always(&format!("flight-{}", arch.name()), USUAL, &target_dir, |job| job.run(&mut cargo))?;
+    let built = |name: &str| target_dir.join(target).join("flight").join(name);
+    Ok(FlightBins { init: built("init"), agent: built("perigee-agent"), demo: built("demo"), pause: built("pause") })
+}
+
+/// From nothing, on two cores, with the standard library compiled.
+const USUAL: Duration = Duration::from_secs(60);
+
+/// No loader and no libc in the image, so all is static; and nothing of the builder's paths stays in the bytes.
+fn flags(repo: &Path) -> Result<Vec<String>> {
+    let cargo_home = match std::env::var_os("CARGO_HOME") {
+        Some(path) => PathBuf::from(path),
+        None => PathBuf::from(std::env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?).join(".cargo"),
+    };
+    Ok(vec![
+        "-Ctarget-feature=+crt-static".to_owned(),
+        format!("--remap-path-prefix={}=/perigee", repo.display()),
+        format!("--remap-path-prefix={}=/cargo", cargo_home.display()),
+    ])
+}
+
+/// `CARGO_TARGET_<TRIPLE>_LINKER`.
+fn linker_variable(target: &str) -> String {
+    format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"))
+}
