@@ -145,6 +145,21 @@ impl Cluster {
         self.forwards[node][1].host
     }
 
+    /// An error with the end of its console, if a machine has ended by itself.
+    pub fn alive(&mut self) -> Result<()> {
+        for machine in self.machines.iter_mut().flatten() {
+            if let Some(status) = machine.ended()? {
+                bail!("{} ended ({status}); its console's end:\n{}", machine.name(), machine.console().tail());
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of the console of the first node that is on, for an error.
+    pub fn tail(&self) -> String {
+        self.machines.iter().flatten().next().map_or_else(String::new, |machine| machine.console().tail())
+    }
+
     /// Asks `question` every `period` until it succeeds, at most until `timeout`; ends at once if a machine ends.
     ///
     /// The error has the last answer and the end of the first node's console.
@@ -162,17 +177,9 @@ impl Cluster {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            for machine in self.machines.iter_mut().flatten() {
-                if let Some(status) = machine.ended()? {
-                    bail!(
-                        "{what}: {} ended ({status}); its console's end:\n{}",
-                        machine.name(),
-                        machine.console().tail()
-                    );
-                }
-            }
+            self.alive().with_context(|| what.to_owned())?;
             if asked > until {
-                let tail = self.machines.iter().flatten().next().map_or_else(String::new, |m| m.console().tail());
+                let tail = self.tail();
                 return Err(error)
                     .with_context(|| format!("{what}: not within {timeout:?}; the console's end:\n{tail}"));
             }
