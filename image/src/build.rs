@@ -140,13 +140,7 @@ impl Ctx {
     }
 
     /// Runs `work` each time, with a step's progress and log: for tools that know themselves what is stale in `out`.
-    pub fn always(
-        &self,
-        name: &str,
-        usual: Duration,
-        out: &Path,
-        work: impl FnOnce(&Job) -> Result<()>,
-    ) -> Result<()> {
+    pub fn always(&self, name: &str, usual: Duration, out: &Path, work: impl FnOnce(&Job) -> Result<()>) -> Result<()> {
         let log = self.cache.join("log").join(format!("{name}.log"));
         File::create(&log).with_context(|| format!("create {}", log.display()))?;
         println!("build: {name} (usually {})", human(usual));

@@ -1,0 +1,116 @@
+//! A mission's disks: builds every part, then each node's disk from them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use perigee_core::mission::{self, Mission};
+
+use crate::build::{Arch, Ctx};
+use crate::disk::Written;
+use crate::rootfs::{Parts, Rootfs};
+use crate::{config, data, disk, esp, flight, go, kernel, native, pki, rootfs, services};
+
+/// Where the API server is reached from the host: QEMU forwards this port to 6443.
+const HOST_API_SERVER: &str = "https://127.0.0.1:16443";
+
+/// A mission, built.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The mission.
+    pub mission: Mission,
+    /// `out/<target>/<mission>`.
+    pub folder: PathBuf,
+    /// One for each node of the mission, in its order.
+    pub nodes: Vec<BuiltNode>,
+    /// The kernel, an EFI application; beside it are its `config` and its `version`.
+    pub kernel: PathBuf,
+    /// The root file system.
+    pub rootfs: Rootfs,
+    /// For people on the host, as a member of system:masters.
+    pub kubeconfig: PathBuf,
+    /// Authorities, the host's own certificates (`admin`, `operator`), and those of the nodes.
+    pub pki: PathBuf,
+    /// The host's kubectl, of the nodes' version.
+    pub kubectl: PathBuf,
+}
+
+/// A node, built.
+#[derive(Clone, Debug)]
+pub struct BuiltNode {
+    /// Its name in the mission.
+    pub name: String,
+    /// Its disk.
+    pub disk: PathBuf,
+    /// What had to be written.
+    pub written: Written,
+}
+
+/// Builds the mission in the file `mission_path` for `arch` below `out`.
+///
+/// Parts come from the cache where their inputs are the same. A disk that is there already keeps its data partition;
+/// of the others only what differs is written. No node of the mission may run.
+pub fn build(ctx: &Ctx, arch: Arch, mission_path: &Path, out: &Path) -> Result<Built> {
+    let text = fs::read_to_string(mission_path)
+        .with_context(|| format!("read {} (another mission: `make run MISSION=path`)", mission_path.display()))?;
+    let mission = mission::parse(&mission_path.display().to_string(), &text)?;
+    let folder = out.join(arch.name()).join(&mission.name);
+    fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    // What fails at once goes before what takes half an hour.
+    let specs = services::load(&ctx.repo.join("rootfs/services"))?;
+
+    stage(1, "kernel");
+    let kernel = kernel::build(ctx, arch)?;
+    stage(2, "programs");
+    let parts = Parts {
+        flight: flight::build(ctx, arch)?,
+        go: go::build(ctx, arch)?,
+        nft: native::nft(ctx, arch)?,
+        e2fsck: native::e2fsck(ctx, arch)?,
+        mount: native::mount(ctx, arch)?,
+        data: data::build(ctx)?,
+    };
+    let mkfs = native::mkfs_erofs(ctx)?;
+    let kubectl = install(&go::kubectl(ctx)?, &out.join("bin"), "kubectl")?;
+    stage(3, "root file system");
+    let rootfs = rootfs::build(ctx, arch, &mkfs, &parts)?;
+    println!("build: root {} has {:.1} MB", rootfs.version, rootfs.bytes as f64 / 1e6);
+    stage(4, "certificates");
+    let pki = folder.join("pki");
+    pki::ensure(&pki, &mission)?;
+    let kubeconfig = folder.join("kubeconfig");
+    let text_for_people = config::kubeconfig(&pki, &mission.name, HOST_API_SERVER, "admin")?;
+    pki::write(&kubeconfig, text_for_people.as_bytes(), true)?;
+    stage(5, "disks");
+    let esp = esp::build(ctx, arch, &kernel.join("kernel"))?;
+    let templates = ctx.repo.join("rootfs/config");
+    let mut nodes = Vec::new();
+    for node in &mission.nodes {
+        let work = folder.join(format!("{}.config", node.name));
+        let sources =
+            config::Sources { text: &text, mission: &mission, node, pki: &pki, templates: &templates, specs: &specs };
+        let config = config::build(&mkfs, &work, &sources)?;
+        let disk = disk::path(&folder, &node.name);
+        let contents: [(&str, &Path); 5] =
+            [("esp-a", &esp), ("esp-b", &esp), ("slot-a", &rootfs.image), ("config-a", &config), ("config-b", &config)];
+        let written = disk::write(&disk, &[&mission.name, &node.name], &contents, &[("data", &parts.data)])?;
+        fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
+        println!("build: {} {written}", disk.display());
+        nodes.push(BuiltNode { name: node.name.clone(), disk, written });
+    }
+    Ok(Built { mission, folder, nodes, kernel: kernel.join("kernel"), rootfs, kubeconfig, pki, kubectl })
+}
+
+fn stage(number: u32, name: &str) {
+    println!("build: stage {number} of 5: {name}");
+}
+
+/// Copies a program for people to `folder`: it outlives the cache.
+fn install(program: &Path, folder: &Path, name: &str) -> Result<PathBuf> {
+    let (installed, partial) = (folder.join(name), folder.join(format!("{name}.partial")));
+    fs::create_dir_all(folder)
+        .and_then(|()| fs::copy(program, &partial))
+        .and_then(|_| fs::rename(&partial, &installed))
+        .with_context(|| format!("copy {} to {}", program.display(), installed.display()))?;
+    Ok(installed)
+}
