@@ -1,2 +1,176 @@
-//! See ARCHITECTURE.md.
-fn main() {}
+//! Perigee's PID 1: mounts, network, services. One thread, one loop.
+//!
+//! This file is the order of a start; `supervisor` is the life after it.
+
+#![deny(unsafe_code)]
+
+mod block;
+mod cgroup;
+mod child;
+mod config;
+mod control;
+mod data;
+mod logs;
+mod mounts;
+mod network;
+mod notify;
+mod poller;
+mod probe;
+mod services;
+mod shutdown;
+mod supervisor;
+mod sys;
+mod sysctl;
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+
+use perigee_core::service::GraphError;
+use rustix::process::{Resource, Rlimit, getpid, setrlimit};
+use rustix::system::{RebootCommand, reboot, sethostname};
+
+use config::Config;
+use control::Control;
+use data::Data;
+use logs::Logs;
+use network::Network;
+use notify::Notify;
+use poller::{Poller, Source};
+use services::Services;
+use shutdown::Goal;
+use supervisor::{Identity, Supervisor};
+
+/// Open files: what services and containers may raise theirs to (the kernel's own bound, fs.nr_open).
+const MOST_FILES: u64 = 1 << 20;
+/// Open files of who does not raise it.
+const FILES: u64 = 1 << 16;
+
+/// Why PID 1 cannot begin. Each is the kernel out of memory at boot: the cure is another boot.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("signals: {0}")]
+    Signals(#[from] std::io::Error),
+    #[error("poll: {0}")]
+    Poll(#[from] rustix::io::Errno),
+    #[error("services: {0}")]
+    Services(#[from] GraphError),
+}
+
+fn main() -> ExitCode {
+    if !getpid().is_init() {
+        eprintln!("init: this is PID 1 of Perigee; the kernel starts it");
+        return ExitCode::from(2);
+    }
+    let mut logs = Logs::new();
+    let goal = match start(logs) {
+        Ok(supervisor) => supervisor.run(),
+        Err(error) => {
+            logs = Logs::new();
+            logs.event(format_args!("init=failed error=\"{error}\""));
+            Goal::Reboot
+        }
+    };
+    // The end of PID 1 is a panic of the kernel, which reboots (panic=10): the last resort.
+    let error = supervisor::end(goal);
+    Logs::new().event(format_args!("reboot=refused error=\"{error}\""));
+    ExitCode::FAILURE
+}
+
+/// From the kernel's hands to the first service.
+fn start(mut logs: Logs) -> Result<Supervisor, Error> {
+    let started = sys::now();
+    let signals = sys::signals::listen()?;
+    let poller = Poller::new()?;
+    poller.add(&signals, Source::Signals)?;
+
+    mounts::mount_all(&mut logs);
+    // The console is a file of /dev.
+    logs.open_console();
+    let version = line("/usr/share/perigee/version");
+    logs.event(format_args!("init=started version={version}"));
+    limit_files(&mut logs);
+    let _ = reboot(RebootCommand::CadOff);
+    cgroup::prepare(&mut logs);
+    sysctl::set_all(&mut logs);
+
+    let config = config::load(&mut logs);
+    if config.is_none() {
+        logs.event(format_args!("mission=none effect=\"only services that need no mission are started\""));
+    }
+    let node = config.as_ref().map_or_else(|| "perigee".to_owned(), |config| config.node.name.clone());
+    if let Err(error) = sethostname(node.as_bytes()) {
+        logs.event(format_args!("hostname={node} error=\"{error}\""));
+    }
+    // Before the data partition: the kernel configures cards while it is mounted.
+    let network = watched(Network::new(config.as_ref()), &poller, Source::Network, "network", &mut logs);
+    let data = Data::mount(&mut logs);
+    if data.is_kept()
+        && let Err(error) = logs.start_writer(Path::new(data::LOG))
+    {
+        logs.event(format_args!("log_writer=none error=\"{error}\""));
+    }
+
+    if let Err(error) = fs::create_dir("/run/perigee") {
+        logs.event(format_args!("folder=/run/perigee error=\"{error}\""));
+    }
+    let notify = watched(Notify::new(), &poller, Source::Notify, "notify", &mut logs);
+    let control = watched(Control::new(), &poller, Source::Control, "control", &mut logs);
+    let services = services(config.as_ref(), &poller, &mut logs)?;
+    let identity = Identity { node, version, boot_id: line("/proc/sys/kernel/random/boot_id"), started };
+    Ok(Supervisor {
+        poller,
+        signals,
+        logs,
+        services,
+        network,
+        notify,
+        control,
+        data,
+        identity,
+        shutdown: None,
+        storage: None,
+        watch_at: sys::now(),
+        writer_at: None,
+    })
+}
+
+fn services(config: Option<&Config>, poller: &Poller, logs: &mut Logs) -> Result<Services, GraphError> {
+    let variables = config.map(|config| config.mission.variables(&config.node)).unwrap_or_default();
+    let roles = config.map(|config| config.node.roles.as_slice()).unwrap_or_default();
+    Services::new(variables, roles, poller, logs)
+}
+
+/// A part that the node can live without, in the loop or not at all.
+fn watched<Part: std::os::fd::AsFd, Error: std::fmt::Display>(
+    part: Result<Part, Error>,
+    poller: &Poller,
+    source: Source,
+    name: &str,
+    logs: &mut Logs,
+) -> Option<Part> {
+    let result = part.map_err(|error| error.to_string());
+    let result = result.and_then(|part| match poller.add(&part, source) {
+        Ok(()) => Ok(part),
+        Err(error) => Err(error.to_string()),
+    });
+    result.inspect_err(|error| logs.event(format_args!("{name}=none error=\"{error}\""))).ok()
+}
+
+/// Limits that all children inherit: many open files, no core dumps (data is small, and nobody reads them there).
+fn limit_files(logs: &mut Logs) {
+    let limits = [
+        (Resource::Nofile, Rlimit { current: Some(FILES), maximum: Some(MOST_FILES) }),
+        (Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }),
+    ];
+    for (resource, limit) in limits {
+        if let Err(error) = setrlimit(resource, limit) {
+            logs.event(format_args!("limit={resource:?} error=\"{error}\""));
+        }
+    }
+}
+
+/// A file's only line; empty if there is none.
+fn line(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}

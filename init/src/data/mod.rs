@@ -1,0 +1,248 @@
+//! The data partition: mounted as it is, repaired, or made new; the node comes up with or without it.
+
+mod ballast;
+mod plan;
+mod replace;
+mod superblock;
+
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use perigee_core::control::{Data as DataStatus, DataOrigin};
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, mount, mount_bind};
+
+use crate::child::{self, Outcome};
+use crate::logs::Logs;
+use crate::{block, sys};
+use plan::{MountEnd, RemedyEnd, Step, Tried};
+use superblock::Superblock;
+
+const PARTITION: &str = "data";
+const ROOT: &str = "/data";
+/// Where the services' logs go.
+pub const LOG: &str = "/data/log";
+const BALLAST: &str = "/data/.ballast";
+const SET_ASIDE: &str = "/data/set-aside";
+const SEED: &str = "/usr/share/perigee/data.ext4";
+const E2FSCK: &str = "/usr/sbin/e2fsck";
+
+/// A check reads all metadata: a minute for a full 64 GB card at 20 MB/s. Ten times that, and the card is dying.
+const CHECK_PATIENCE: Duration = Duration::from_secs(600);
+/// Making new writes twice the seed: seconds.
+const REPLACE_PATIENCE: Duration = Duration::from_secs(120);
+/// Growing takes a tenth of a second for tens of GB. When the card is slower, the node starts on what there is, and
+/// the rest comes while it runs.
+const GROW_PATIENCE: Duration = Duration::from_secs(3);
+/// Unlinking a file.
+const BALLAST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// noatime: reading must not wear the card out. remount-ro: an error found by the kernel stops all writing before it
+/// spreads; [`Data::watch`] sees it.
+const OPTIONS: &std::ffi::CStr = c"errors=remount-ro";
+const FLAGS: MountFlags = MountFlags::NOATIME.union(MountFlags::NODEV).union(MountFlags::NOSUID);
+/// Without a partition: enough for a node to be talked to and to run small pods until it is mended.
+const VOLATILE_OPTIONS: &std::ffi::CStr = c"size=30%,mode=755";
+
+/// The mounted data.
+#[derive(Debug)]
+pub struct Data {
+    origin: DataOrigin,
+}
+
+/// What [`Data::watch`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing to do.
+    Well,
+    /// The kernel has found an error in it and stopped writing. Only a boot repairs it.
+    ReadOnly,
+}
+
+impl Data {
+    /// Mounts /data and /var, whatever it takes.
+    pub fn mount(logs: &mut Logs) -> Self {
+        let begin = sys::now();
+        let origin = match block::find(PARTITION) {
+            Some(device) => walk(&device, logs),
+            None => {
+                logs.event(format_args!("data=absent error=\"no partition is named `{PARTITION}`\""));
+                None
+            }
+        };
+        let origin = origin.unwrap_or_else(|| {
+            if let Err(error) = mount("tmpfs", ROOT, "tmpfs", FLAGS, Some(VOLATILE_OPTIONS)) {
+                logs.event(format_args!("mount={ROOT} type=tmpfs error=\"{error}\""));
+            }
+            DataOrigin::Volatile
+        });
+        let data = Self { origin };
+        data.care(BALLAST_PATIENCE, logs);
+        make_folders(logs);
+        let DataStatus { size_bytes, free_bytes, .. } = data.status();
+        let took = (sys::now() - begin).as_millis();
+        logs.event(format_args!("data={origin:?} size={size_bytes} free={free_bytes} took_ms={took}"));
+        data
+    }
+
+    /// Whether it outlives the power.
+    pub fn is_kept(&self) -> bool {
+        self.origin != DataOrigin::Volatile
+    }
+
+    /// For the node's status.
+    pub fn status(&self) -> DataStatus {
+        let (size_bytes, free_bytes) = statvfs(ROOT)
+            .map(|figures| (figures.f_blocks * figures.f_frsize, figures.f_bfree * figures.f_frsize))
+            .unwrap_or_default();
+        DataStatus { origin: self.origin, size_bytes, free_bytes }
+    }
+
+    /// Looks after it, once in a while.
+    pub fn watch(&self, logs: &mut Logs) -> Health {
+        if !self.is_kept() {
+            return Health::Well;
+        }
+        if statvfs(ROOT).is_ok_and(|figures| figures.f_flag.contains(StatVfsMountFlags::RDONLY)) {
+            return Health::ReadOnly;
+        }
+        self.care(Duration::ZERO, logs);
+        Health::Well
+    }
+
+    /// Frees or makes the ballast.
+    fn care(&self, patience: Duration, logs: &mut Logs) {
+        let ballast = Path::new(BALLAST);
+        let action = ballast::decide(ballast.exists(), self.status().free_bytes);
+        if self.is_kept() && action != ballast::Move::Keep {
+            let outcome = child::work(c"init-ballast", patience, || ballast::act(action, ballast));
+            logs.event(format_args!("data=ballast move={action:?} result=\"{outcome:?}\""));
+        }
+    }
+}
+
+/// Follows the plan; none when it gives up.
+fn walk(device: &Path, logs: &mut Logs) -> Option<DataOrigin> {
+    let mut tried = Tried::Nothing;
+    let superblock = read_superblock(device).inspect_err(|error| {
+        logs.event(format_args!("data={} superblock=unreadable error=\"{error}\"", device.display()));
+    });
+    let mut step = plan::first(superblock.ok().flatten().as_ref());
+    loop {
+        step = match step {
+            Step::Mount => plan::after_mount(tried, try_mount(device, logs)),
+            Step::Remedy(remedy) => {
+                tried = remedy;
+                let end = match remedy {
+                    Tried::Nothing => RemedyEnd::Sound,
+                    Tried::Preen => check(device, "-p", logs),
+                    Tried::Force => check(device, "-y", logs),
+                    Tried::Replace => make_new(device, logs),
+                };
+                plan::after_remedy(tried, end)
+            }
+            Step::Mounted(origin) => {
+                grow(device, origin, logs);
+                return Some(origin);
+            }
+            Step::GiveUp => return None,
+        };
+    }
+}
+
+fn try_mount(device: &Path, logs: &mut Logs) -> MountEnd {
+    match mount(device, ROOT, "ext4", FLAGS, Some(OPTIONS)) {
+        Ok(()) => MountEnd::Mounted,
+        Err(error) => {
+            logs.event(format_args!("data={} mount=failed error=\"{error}\"", device.display()));
+            match error {
+                // EUCLEAN and EBADMSG are ext4's own EFSCORRUPTED and EFSBADCRC.
+                Errno::INVAL | Errno::UCLEAN | Errno::BADMSG | Errno::IO | Errno::OVERFLOW => MountEnd::Damaged,
+                _ => MountEnd::Hindered,
+            }
+        }
+    }
+}
+
+/// e2fsck's exit status is a sum (e2fsck(8)): 1 and 2 are errors that were corrected, 4 and above are worse.
+fn check(device: &Path, how: &str, logs: &mut Logs) -> RemedyEnd {
+    const CORRECTED: i32 = 1 | 2;
+    let name = device.to_string_lossy();
+    // -f: the kernel's word that all is well is what is in doubt.
+    let result = child::run(&[E2FSCK, "-f", how, &name], CHECK_PATIENCE);
+    logs.event(format_args!("data={name} check={how} result=\"{result:?}\""));
+    match result {
+        Ok((Outcome::Ended(status), _)) if status & !CORRECTED == 0 => RemedyEnd::Sound,
+        Ok((Outcome::Ended(child::NOT_EXECUTED), _)) | Err(_) => RemedyEnd::NotTried,
+        Ok(_) => RemedyEnd::Unsound,
+    }
+}
+
+fn make_new(device: &Path, logs: &mut Logs) -> RemedyEnd {
+    let done = size(device).and_then(|bytes| {
+        child::work(c"init-data", REPLACE_PATIENCE, || {
+            i32::from(replace::replace(device, Path::new(SEED), bytes).is_err())
+        })
+    });
+    logs.event(format_args!("data={} made=new result=\"{done:?}\"", device.display()));
+    if matches!(done, Ok(Outcome::Ended(0))) { RemedyEnd::Sound } else { RemedyEnd::NotTried }
+}
+
+/// Grows the file system to the partition's size, and puts what was set aside into it.
+fn grow(device: &Path, origin: DataOrigin, logs: &mut Logs) {
+    let Ok(Some(superblock)) = read_superblock(device) else { return };
+    let Ok(bytes) = size(device) else { return };
+    let aside = match origin {
+        DataOrigin::New => fs::metadata(SEED).ok().and_then(|seed| replace::aside(seed.len(), bytes)),
+        _ => None,
+    };
+    let most = bytes / superblock.block_bytes;
+    let first = aside.map_or(most, |(offset, _)| offset / superblock.block_bytes);
+    if superblock.blocks >= first {
+        return;
+    }
+    let outcome = child::work(c"init-grow", GROW_PATIENCE, || i32::from(resize(first).is_err()));
+    logs.event(format_args!("data={} grow_to_blocks={first} result=\"{outcome:?}\"", device.display()));
+    if let Some(aside) = aside {
+        let device = PathBuf::from(device);
+        // Nothing waits for it; should it fail or the power go, the file or the last bytes are missing, no more.
+        let outcome = child::work(c"init-set-aside", Duration::ZERO, || {
+            let kept = replace::keep(&device, aside, Path::new(SET_ASIDE));
+            i32::from(resize(most).is_err() || kept.is_err())
+        });
+        logs.event(format_args!("data={} set_aside={SET_ASIDE}/head result=\"{outcome:?}\"", device.display()));
+    }
+}
+
+fn resize(blocks: u64) -> Result<(), Errno> {
+    let root = File::open(ROOT).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+    sys::ext4::resize(root, blocks)
+}
+
+fn read_superblock(device: &Path) -> std::io::Result<Option<Superblock>> {
+    let mut bytes = [0; superblock::LENGTH];
+    File::open(device)?.read_exact_at(&mut bytes, superblock::OFFSET)?;
+    Ok(Superblock::parse(&bytes))
+}
+
+fn size(device: &Path) -> std::io::Result<u64> {
+    File::open(device)?.seek(SeekFrom::End(0))
+}
+
+/// /var and what programs expect in it.
+fn make_folders(logs: &mut Logs) {
+    for folder in ["/data/log", "/data/var/lib", "/data/var/log", "/data/var/tmp", "/data/var/cache"] {
+        if let Err(error) = fs::create_dir_all(folder) {
+            logs.event(format_args!("folder={folder} error=\"{error}\""));
+        }
+    }
+    // There already, on every boot but the first.
+    let _ = symlink("/run", "/data/var/run");
+    if let Err(error) = mount_bind("/data/var", "/var") {
+        logs.event(format_args!("mount=/var error=\"{error}\""));
+    }
+}

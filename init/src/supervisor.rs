@@ -1,0 +1,327 @@
+//! PID 1's life after the start: one loop that waits for everything at once and never for one thing.
+
+use std::path::Path;
+use std::time::Duration;
+
+use perigee_core::control::{Fault, Request, Response, Status};
+use perigee_core::service::{Event, Exit, Id};
+use rustix::fd::OwnedFd;
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
+use rustix::system::{RebootCommand, reboot};
+
+use crate::control::Control;
+use crate::data::{self, Data, Health};
+use crate::logs::Logs;
+use crate::network::Network;
+use crate::notify::Notify;
+use crate::poller::{Poller, Source};
+use crate::services::Services;
+use crate::shutdown::{self, Goal, Phase, Shutdown};
+use crate::sys;
+use crate::sys::signals::{self, Heard};
+
+/// Between two looks at the data partition and at what was dropped.
+const WATCH_PERIOD: Duration = Duration::from_secs(60);
+/// A log writer that ends is started again, but not in a circle.
+const WRITER_PAUSE: Duration = Duration::from_secs(5);
+/// A data partition that fails sooner after the boot than this was not mended by that boot, and will not be by
+/// another: what still runs is worth more.
+const MENDING_PAYS_AFTER: Duration = Duration::from_secs(15 * 60);
+/// While pods end, nothing tells of the last one.
+const SHUTDOWN_PERIOD: Duration = Duration::from_millis(50);
+/// Longest log in one answer: JSON makes six bytes of a control character.
+const MOST_LOG: usize = perigee_core::control::MAX_LINE_BYTES / 6 - 64;
+
+/// Who this node is.
+pub struct Identity {
+    /// Its name in the mission.
+    pub node: String,
+    /// The image's version.
+    pub version: String,
+    /// The kernel's boot id.
+    pub boot_id: String,
+    /// When PID 1 started.
+    pub started: Duration,
+}
+
+/// Everything that the loop looks after.
+pub struct Supervisor {
+    /// The wait.
+    pub poller: Poller,
+    /// Signals, as a descriptor.
+    pub signals: OwnedFd,
+    /// All logs.
+    pub logs: Logs,
+    /// All services.
+    pub services: Services,
+    /// The links, if the kernel has a network.
+    pub network: Option<Network>,
+    /// NOTIFY_SOCKET.
+    pub notify: Option<Notify>,
+    /// The control socket.
+    pub control: Option<Control>,
+    /// The data partition.
+    pub data: Data,
+    /// Who this node is.
+    pub identity: Identity,
+    /// The way down, once it has begun.
+    pub shutdown: Option<Shutdown>,
+    /// The child that leaves the storage.
+    pub storage: Option<Pid>,
+    /// The next look at the data partition.
+    pub watch_at: Duration,
+    /// The next start of the log writer.
+    pub writer_at: Option<Duration>,
+}
+
+impl Supervisor {
+    /// Runs until the machine goes down.
+    pub fn run(mut self) -> Goal {
+        self.tell(Event::Boot);
+        loop {
+            let timeout = self.deadline().map(|deadline| deadline.saturating_sub(sys::now()));
+            for source in self.poller.wait(timeout) {
+                self.take(source);
+            }
+            self.tick();
+            if let Some(Shutdown { phase: Phase::Over, goal, .. }) = self.shutdown {
+                return goal;
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.services.handle(sys::now(), event, &self.poller, &mut self.logs);
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        let shutdown = self.shutdown.map(|shutdown| match shutdown.phase {
+            Phase::Pods | Phase::Remains => shutdown.deadline.min(sys::now() + SHUTDOWN_PERIOD),
+            _ => shutdown.deadline,
+        });
+        let control = self.control.as_ref().and_then(Control::deadline);
+        let network = self.network.as_ref().and_then(Network::deadline);
+        [self.services.deadline(), control, network, shutdown, self.writer_at, Some(self.watch_at)]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn take(&mut self, source: Source) {
+        let now = sys::now();
+        match source {
+            Source::Signals => {
+                while let Some(heard) = signals::next(&self.signals) {
+                    match heard {
+                        Heard::Child => self.reap(now),
+                        Heard::Reboot => self.go_down(Goal::Reboot, "signal"),
+                        Heard::PowerOff => self.go_down(Goal::PowerOff, "signal"),
+                    }
+                }
+            }
+            Source::Cgroups => self.services.look_for_empty(now, &self.poller, &mut self.logs),
+            Source::Notify => self.hear(now),
+            Source::Network => {
+                if let Some(network) = &mut self.network {
+                    network.readable(now, &mut self.logs);
+                }
+            }
+            Source::Control => {
+                if let Some(control) = &mut self.control {
+                    control.accept(now, &self.poller);
+                }
+            }
+            Source::Client(slot) => self.serve(slot, now),
+            Source::Probe(id) => self.services.probe_ready(now, Id(id), &self.poller, &mut self.logs),
+            Source::Output(id) => {
+                self.services.read_output(id, &mut self.logs);
+            }
+        }
+    }
+
+    /// Waits for every child that has ended: services, helpers, and orphans that became PID 1's.
+    fn reap(&mut self, now: Duration) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            if self.services.ended(now, pid, exit(status), &self.poller, &mut self.logs) {
+                continue;
+            }
+            if self.logs.writer_ended(pid) {
+                self.logs.event(format_args!("log_writer=ended status={:?}", exit(status)));
+                self.writer_at = Some(now + WRITER_PAUSE);
+            }
+            if self.storage == Some(pid) {
+                self.storage = None;
+            }
+        }
+        self.services.look_for_empty(now, &self.poller, &mut self.logs);
+    }
+
+    fn hear(&mut self, now: Duration) {
+        // One message a turn: a service that shouts must not keep PID 1 from the others.
+        let Some((service, message)) = self.notify.as_ref().and_then(Notify::next) else { return };
+        let Some(id) = self.services.find(&service) else { return };
+        for (said, event) in [(message.ready, Event::NotifiedReady(id)), (message.alive, Event::NotifiedAlive(id))] {
+            if said {
+                self.services.handle(now, event, &self.poller, &mut self.logs);
+            }
+        }
+    }
+
+    fn serve(&mut self, slot: u16, now: Duration) {
+        let mut request = self.control.as_mut().and_then(|control| control.ready(slot, now, &self.poller));
+        while let Some(asked) = request {
+            let response = match asked {
+                Ok(request) => self.answer(request),
+                Err(mistake) => Response::Error(mistake),
+            };
+            request = self.control.as_mut().and_then(|control| control.respond(slot, &response, &self.poller));
+        }
+    }
+
+    fn answer(&mut self, request: Request) -> Response {
+        match request {
+            Request::Status => Response::Status(self.status()),
+            Request::Logs { service } => match self.logs.text(&service, MOST_LOG) {
+                Some(text) => Response::Logs(text),
+                None => unknown(&service),
+            },
+            Request::Start { service } => self.wish(&service, Event::Start),
+            Request::Stop { service } => self.wish(&service, Event::Stop),
+            Request::Restart { service } => self.wish(&service, Event::Restart),
+            Request::Fault { service, fault } => self.fault(&service, fault),
+            Request::Reboot => {
+                self.go_down(Goal::Reboot, "request");
+                Response::Done
+            }
+            Request::PowerOff => {
+                self.go_down(Goal::PowerOff, "request");
+                Response::Done
+            }
+            Request::Processes | Request::Inspect => {
+                Response::Error("PID 1 does not know; ask the agent (/run/perigee/agent.sock)".to_owned())
+            }
+        }
+    }
+
+    fn wish(&mut self, service: &str, wish: impl FnOnce(Id) -> Event) -> Response {
+        let Some(id) = self.services.find(service) else { return unknown(service) };
+        let event = wish(id);
+        self.logs.event(format_args!("service={service} request={event:?}"));
+        self.tell(event);
+        Response::Done
+    }
+
+    fn fault(&mut self, service: &str, fault: Fault) -> Response {
+        let Some(id) = self.services.find(service) else { return unknown(service) };
+        self.logs.event(format_args!("service={service} drill={fault:?}"));
+        match self.services.fault(id, fault) {
+            Ok(()) => Response::Done,
+            Err(error) => Response::Error(format!("{service}: {error}")),
+        }
+    }
+
+    fn status(&self) -> Status {
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Status {
+            node: self.identity.node.clone(),
+            version: self.identity.version.clone(),
+            boot_id: self.identity.boot_id.clone(),
+            now_ms: milliseconds(sys::now()),
+            pid1_started_ms: milliseconds(self.identity.started),
+            data: self.data.status(),
+            services: self.services.status(),
+            links: self.network.as_ref().map(Network::status).unwrap_or_default(),
+        }
+    }
+
+    /// What is due by time.
+    fn tick(&mut self) {
+        let now = sys::now();
+        self.services.tick(now, &self.poller, &mut self.logs);
+        if let Some(network) = &mut self.network {
+            network.tick(now);
+        }
+        if let Some(control) = &mut self.control {
+            control.expire(now);
+        }
+        if self.writer_at.is_some_and(|at| at <= now) {
+            self.writer_at = None;
+            if let Err(error) = self.logs.start_writer(Path::new(data::LOG)) {
+                self.logs.event(format_args!("log_writer=none error=\"{error}\""));
+                self.writer_at = Some(now + WRITER_PAUSE);
+            }
+        }
+        if self.watch_at <= now {
+            self.watch_at = now + WATCH_PERIOD;
+            self.watch(now);
+        }
+        self.advance_shutdown(now);
+    }
+
+    fn watch(&mut self, now: Duration) {
+        let dropped = self.logs.take_dropped();
+        if dropped > 0 {
+            self.logs.event(format_args!("logs=dropped pieces={dropped}"));
+        }
+        if self.shutdown.is_none() && self.data.watch(&mut self.logs) == Health::ReadOnly {
+            self.logs.event(format_args!("data=read-only reason=\"the kernel found an error in it\""));
+            if now >= MENDING_PAYS_AFTER {
+                self.go_down(Goal::Reboot, "data");
+            }
+        }
+    }
+
+    fn go_down(&mut self, goal: Goal, reason: &str) {
+        if self.shutdown.is_none() {
+            self.logs.event(format_args!("shutdown={goal:?} reason={reason}"));
+            self.shutdown = Some(Shutdown::new(goal, sys::now()));
+            self.tell(Event::Shutdown);
+        }
+    }
+
+    fn advance_shutdown(&mut self, now: Duration) {
+        let Some(shutdown) = &mut self.shutdown else { return };
+        let done = match shutdown.phase {
+            Phase::Services => self.services.is_down(),
+            Phase::Pods => shutdown::pods_are_gone(),
+            Phase::Remains => shutdown::remains_are_gone(),
+            Phase::Storage => self.storage.is_none(),
+            Phase::Over => return,
+        };
+        let Some(phase) = shutdown.advance(now, done) else { return };
+        self.logs.event(format_args!("shutdown={phase:?} previous_done={done}"));
+        match phase {
+            Phase::Services | Phase::Over => {}
+            Phase::Pods => shutdown::ask_pods(),
+            Phase::Remains => shutdown::kill_remains(),
+            Phase::Storage => {
+                self.logs.stop_writer();
+                // Without a child there is no orderly end of the storage; ext4's journal has seen worse.
+                self.storage = sys::process::fork(None, shutdown::leave_storage).ok();
+            }
+        }
+    }
+}
+
+/// Ends the machine. Returns only if the kernel refuses.
+pub fn end(goal: Goal) -> rustix::io::Errno {
+    let command = match goal {
+        Goal::Reboot => RebootCommand::Restart,
+        Goal::PowerOff => RebootCommand::PowerOff,
+    };
+    match reboot(command) {
+        Ok(()) => rustix::io::Errno::INVAL,
+        Err(error) => error,
+    }
+}
+
+fn unknown(service: &str) -> Response {
+    Response::Error(format!("`{service}` is no service of this node; `status` lists them"))
+}
+
+fn exit(status: WaitStatus) -> Exit {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Exit::Code(code),
+        (None, signal) => Exit::Signal(signal.unwrap_or_default()),
+    }
+}
