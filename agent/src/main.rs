@@ -1,2 +1,79 @@
-//! See ARCHITECTURE.md.
-fn main() {}
+//! The agent's program: where things are on the node, and the order in which they come up.
+#![forbid(unsafe_code)]
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use perigee_agent::addons::{self, Addons};
+use perigee_agent::node::Node;
+use perigee_agent::server::{self, Gate};
+use perigee_agent::{Error, event, tls};
+use sd_notify::NotifyState;
+use tokio::net::TcpListener;
+use tokio::time::{MissedTickBehavior, interval};
+
+/// The port of the API, with mutual TLS.
+const PORT: u16 = 7443;
+/// The same API on the node itself, for root.
+const SOCKET: &str = "/run/perigee/agent.sock";
+/// Strokes per watchdog period: one may be late.
+const WATCHDOG_STROKES: u32 = 3;
+/// /proc and the root file system are read on one thread beside the event loop; its stack holds a walk's folders.
+const READER_STACK_BYTES: usize = 512 * 1024;
+
+fn main() -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(1)
+        .thread_stack_size(READER_STACK_BYTES)
+        .build();
+    let failed = match runtime {
+        Ok(runtime) => match runtime.block_on(run()) {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => error.to_string(),
+        },
+        Err(error) => format!("cannot make an event loop: {error}"),
+    };
+    event!("failed error={failed:?}");
+    ExitCode::FAILURE
+}
+
+/// Serves until it is ended: a listener that fails for good is an error, and PID 1 starts the agent again.
+async fn run() -> Result<(), Error> {
+    let node = Arc::new(Node { init_socket: "/run/perigee/init.sock".into(), root: "/".into() });
+    let config = Path::new("/config");
+
+    let local = server::bind_unix(Path::new(SOCKET))?;
+    tokio::spawn(server::serve_unix(local, Gate::new(), node.clone()));
+
+    let pki = config.join("pki");
+    let tls = tls::server(&pki)?;
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
+    let command =
+        TcpListener::bind(address).await.map_err(|source| Error::Listen { at: address.to_string(), source })?;
+    tokio::spawn(server::serve_tls(command, tls, Gate::new(), node));
+    event!("listening address={address} socket={SOCKET}");
+
+    if let Some(addons) = Addons::find(config, Path::new("/usr/share/perigee/manifests.json")) {
+        tokio::spawn(addons::keep(addons));
+    }
+    keep_pid1_informed().await
+}
+
+/// Says that the agent is ready, and then that its event loop still turns.
+async fn keep_pid1_informed() -> Result<(), Error> {
+    sd_notify::notify(&[NotifyState::Ready]).map_err(Error::Notify)?;
+    let Some(period) = sd_notify::watchdog_enabled().filter(|period| *period > Duration::ZERO) else {
+        return std::future::pending().await;
+    };
+    let mut strokes = interval(period / WATCHDOG_STROKES);
+    strokes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        strokes.tick().await;
+        sd_notify::notify(&[NotifyState::Watchdog]).map_err(Error::Notify)?;
+    }
+}
