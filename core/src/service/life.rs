@@ -339,7 +339,8 @@ impl Life {
             // The cgroup is empty, so the process is gone, whatever became of the word of it.
             return gone(now, back_off);
         }
-        if tries == 0 {
+        // Said once, and once more when it is left behind.
+        if tries == 0 || giving_up {
             self.note(Note::NotKilledInTime, actions);
         }
         if giving_up {
@@ -375,8 +376,9 @@ impl Life {
     /// Asks, if a question is due and none is without its answer.
     fn probe(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let (probing, probe, timeout): (Probing, &Probe, Duration) = match (self.state, &self.spec) {
-            (State::Starting { probing: Some(probing), .. }, Spec { ready: Ready::Probe(probe), .. }) => {
-                (probing, probe, STARTING_TIMEOUT)
+            // An answer after the deadline would only keep the next start from asking.
+            (State::Starting { probing: Some(probing), deadline }, Spec { ready: Ready::Probe(probe), .. }) => {
+                (probing, probe, STARTING_TIMEOUT.min(deadline.saturating_sub(now)))
             }
             (
                 State::Ready { watch: Watch::Probing(probing), .. },
