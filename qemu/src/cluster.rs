@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -123,6 +122,14 @@ impl Cluster {
         self.machines[node] = None;
     }
 
+    /// Gives a node that is off another amount of memory, and its disk as it was built.
+    pub fn renew(&mut self, node: usize, memory_mib: u32) -> Result<()> {
+        self.power_cut(node);
+        self.plan.nodes[node].memory_mib = memory_mib;
+        let node = &self.plan.nodes[node];
+        disk::overlay(&node.disk, &self.plan.overlay(node))
+    }
+
     /// A node's machine.
     pub fn machine(&mut self, node: usize) -> Result<&mut Machine> {
         let name = &self.plan.nodes[node].name;
@@ -160,33 +167,6 @@ impl Cluster {
         self.machines.iter().flatten().next().map_or_else(String::new, |machine| machine.console().tail())
     }
 
-    /// Asks `question` every `period` until it succeeds, at most until `timeout`; ends at once if a machine ends.
-    ///
-    /// The error has the last answer and the end of the first node's console.
-    pub fn wait<T>(
-        &mut self,
-        what: &str,
-        period: Duration,
-        timeout: Duration,
-        mut question: impl FnMut(&mut Self) -> Result<T>,
-    ) -> Result<T> {
-        let until = Instant::now() + timeout;
-        loop {
-            let asked = Instant::now();
-            let error = match question(self) {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            self.alive().with_context(|| what.to_owned())?;
-            if asked > until {
-                let tail = self.tail();
-                return Err(error)
-                    .with_context(|| format!("{what}: not within {timeout:?}; the console's end:\n{tail}"));
-            }
-            std::thread::sleep(period.saturating_sub(asked.elapsed()));
-        }
-    }
-
     fn config(&self, index: usize) -> Result<Config> {
         let Plan { board, storage, folder, link, .. } = &self.plan;
         let node = &self.plan.nodes[index];
@@ -210,6 +190,18 @@ impl Cluster {
             mac: u8::try_from(index + 1).context("more nodes than a mission can have")?,
             console_log: folder.join(format!("{}.console.log", node.name)),
         })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.machines.clear();
+        if self.plan.disks == Disks::Fresh {
+            for node in &self.plan.nodes {
+                // It may not have come to be; one that stays is made anew by the next cluster.
+                let _ = std::fs::remove_file(self.plan.overlay(node));
+            }
+        }
     }
 }
 
