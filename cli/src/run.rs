@@ -56,8 +56,10 @@ pub fn run(args: &Args) -> Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
     let mut running = Running::start(args, &built, interrupted)?;
+    // Before all else: `perigee status` in another terminal finds the mission by it.
+    running.save()?;
     let result = running.follow(args.until_answering);
-    running.progress.save(&build::out()?.join("last-run.json"), args.build.target, &built.mission.name)?;
+    running.save()?;
     let stopped = running.power_off();
     match result {
         Err(error) if !error.is::<Interrupted>() => Err(error),
@@ -82,6 +84,11 @@ impl<'a> Running<'a> {
         }
         let cluster = Cluster::start(plan).context("the ports 16443 and 17443 of this host must be free")?;
         Ok(Self { args, built, cluster, progress: Progress::new(interrupted) })
+    }
+
+    /// Leaves what was seen so far for programs.
+    fn save(&self) -> Result<()> {
+        self.progress.save(&build::out()?.join("last-run.json"), self.args.build.target, &self.built.mission.name)
     }
 
     /// Shows every stage; then waits for the end.

@@ -1,0 +1,123 @@
+//! Asks a node's agent: one connection, one question, one answer, over mutual TLS.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use perigee_core::control::{MAX_LINE_BYTES, Request, Response};
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+/// A node that does not shake hands in this time is not there: QEMU's network takes calls for a machine that has not
+/// booted yet. Three round trips over a geostationary link take two seconds.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A node that says nothing for so long will not: inspecting its whole root file system takes seconds under emulation.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// The mission's file names of who believes whom, as the image builder leaves them in `pki/`.
+const AUTHORITY: &str = "agent-ca.crt";
+const CERTIFICATE: &str = "operator.crt";
+const KEY: &str = "operator.key";
+
+/// How to ask one node.
+#[derive(Clone, Debug)]
+pub struct Client {
+    address: String,
+    name: ServerName<'static>,
+    config: Arc<ClientConfig>,
+}
+
+impl Client {
+    /// For the agent behind a port of this host, as QEMU forwards it, with the operator's certificate in `pki`.
+    ///
+    /// # Errors
+    /// A certificate that cannot be used.
+    pub fn new(port: u16, pki: &Path) -> Result<Self> {
+        Self::to(&format!("127.0.0.1:{port}"), pki)
+    }
+
+    /// For the agent at `host:port`. Its certificate must be for `host`: a node's name, its address, or loopback.
+    ///
+    /// # Errors
+    /// Not an address; a certificate that cannot be used.
+    pub fn to(address: &str, pki: &Path) -> Result<Self> {
+        let (host, _) = address
+            .rsplit_once(':')
+            .ok_or_else(|| anyhow!("{address}: expected <host>:<port>, for example 127.0.0.1:17443"))?;
+        let name = ServerName::try_from(host.to_owned()).with_context(|| format!("{host}: no name and no address"))?;
+        Ok(Self { address: address.to_owned(), name, config: Arc::new(config(pki)?) })
+    }
+
+    /// The answer to `request`.
+    ///
+    /// # Errors
+    /// The node does not answer, is not believed, does not believe us, or refuses.
+    pub fn request(&self, request: &Request) -> Result<Response> {
+        let answer = self.ask(request).with_context(|| format!("node at {}", self.address))?;
+        match answer {
+            Response::Error(reason) => bail!("node at {} refuses: {reason}", self.address),
+            answer => Ok(answer),
+        }
+    }
+
+    fn ask(&self, request: &Request) -> Result<Response> {
+        let mut socket = self.connect()?;
+        let mut tls = ClientConnection::new(self.config.clone(), self.name.clone())?;
+        while tls.is_handshaking() {
+            tls.complete_io(&mut socket).context("no TLS handshake; is it an agent, of this mission, and up?")?;
+        }
+        socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        let mut stream = StreamOwned::new(tls, socket);
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        stream.write_all(&line)?;
+        stream.flush()?;
+        let mut answer = Vec::new();
+        // One more for the line feed. A node that does not believe us says so only now (TLS 1.3).
+        let limit = MAX_LINE_BYTES as u64 + 1;
+        BufReader::new(stream).take(limit).read_until(b'\n', &mut answer).context("no answer")?;
+        ensure!(answer.last() == Some(&b'\n'), "its answer ends after {} bytes without a line feed", answer.len());
+        serde_json::from_slice(&answer).context("its answer is not understood; is it of another version?")
+    }
+
+    fn connect(&self) -> Result<TcpStream> {
+        let addresses = self.address.to_socket_addrs().with_context(|| format!("find {}", self.address))?;
+        let mut failed = anyhow!("{} has no address", self.address);
+        for address in addresses {
+            match connect(address) {
+                Ok(socket) => return Ok(socket),
+                Err(error) => failed = anyhow!(error).context(format!("connect to {address}")),
+            }
+        }
+        Err(failed)
+    }
+}
+
+fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(CONNECT_TIMEOUT))?;
+    socket.set_write_timeout(Some(CONNECT_TIMEOUT))?;
+    Ok(socket)
+}
+
+/// TLS 1.3 with the operator's certificate.
+fn config(pki: &Path) -> Result<ClientConfig> {
+    let unreadable = |file: &str| {
+        let path = pki.join(file);
+        format!("{}: cannot be used; `perigee build` makes it, --pki names its folder", path.display())
+    };
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_file(pki.join(AUTHORITY)).with_context(|| unreadable(AUTHORITY))?;
+    roots.add(authority).with_context(|| unreadable(AUTHORITY))?;
+    let certificate = CertificateDer::from_pem_file(pki.join(CERTIFICATE)).with_context(|| unreadable(CERTIFICATE))?;
+    let key = PrivateKeyDer::from_pem_file(pki.join(KEY)).with_context(|| unreadable(KEY))?;
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+    let config = builder.with_protocol_versions(&[&TLS13])?.with_root_certificates(roots);
+    config.with_client_auth_cert(vec![certificate], key).with_context(|| unreadable(KEY))
+}
