@@ -9,6 +9,8 @@ use perigee_image::node::{self, Built};
 
 /// What is built.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+// `run`'s are called so, too, and two groups of arguments cannot have one name.
+#[group(skip)]
 pub struct Args {
     /// Processor architecture: x86_64 or aarch64.
     #[arg(long, default_value = "x86_64", value_parser = arch)]
