@@ -63,7 +63,7 @@ impl Key {
         match &self.takes {
             Takes::Text(text) => (*text).to_owned(),
             Takes::Whole(unit, bounds) => {
-                format!("a whole number of {unit} from {} to {}", bounds.start(), bounds.end())
+                format!("a whole number from {} to {} ({unit})", bounds.start(), bounds.end())
             }
         }
     }
@@ -209,6 +209,19 @@ impl<'a> Table<'a> {
                         .map_err(|wrong| Wrong { found: format!("{} = {}", name.get_ref(), wrong.found), ..wrong })
                 })
                 .collect()
+        })
+    }
+
+    /// The first string in the list or table that `check` refuses, with its line.
+    pub fn check_texts<E>(&self, key: &Key, check: impl Fn(&str) -> Result<(), E>) -> Result<(), (usize, E)> {
+        let items: Vec<_> = match self.table.get(key.name).map(Spanned::get_ref) {
+            Some(DeValue::Array(list)) => list.iter().collect(),
+            Some(DeValue::Table(table)) => table.values().collect(),
+            _ => Vec::new(),
+        };
+        items.into_iter().try_for_each(|item| {
+            let text = item.get_ref().as_str().unwrap_or_default();
+            check(text).map_err(|error| (self.document.line(item.span().start), error))
         })
     }
 

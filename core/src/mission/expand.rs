@@ -1,6 +1,6 @@
 //! `${NAME}` in service files and configuration templates.
 
-use alloc::borrow::ToOwned;
+use alloc::format;
 use alloc::string::String;
 
 use super::{VARIABLES, Variables};
@@ -8,12 +8,12 @@ use super::{VARIABLES, Variables};
 /// A `${NAME}` that no mission gives a value to, or a `${` that no `}` ends.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown variable `${{{name}}}`; expected one of {known}; write `$${{` for a plain `${{`",
+    "unknown variable `{written}`; expected one of {known}; write `$${{` for a plain `${{`",
     known = VARIABLES.join(", ")
 )]
 pub struct UnknownVariable {
-    /// What stands between the braces.
-    pub name: String,
+    /// What stands in the text: `${NAME}`, or `${` and the rest of the line.
+    pub written: String,
 }
 
 /// `text` with each `${NAME}` replaced by its value. `$${` is a plain `${`; any other `$` is itself.
@@ -40,10 +40,10 @@ fn replace<'v>(text: &str, value: impl Fn(&str) -> Option<&'v str>) -> Result<St
             rest = after;
             continue;
         }
-        let unknown = |name: &str| UnknownVariable { name: name.to_owned() };
-        let (name, after) = after.split_once('}').ok_or_else(|| unknown(after.lines().next().unwrap_or_default()))?;
+        let line = after.lines().next().unwrap_or_default();
+        let (name, after) = after.split_once('}').ok_or_else(|| UnknownVariable { written: format!("${{{line}") })?;
         result.push_str(before);
-        result.push_str(value(name).ok_or_else(|| unknown(name))?);
+        result.push_str(value(name).ok_or_else(|| UnknownVariable { written: format!("${{{name}}}") })?);
         rest = after;
     }
     result.push_str(rest);
@@ -52,6 +52,7 @@ fn replace<'v>(text: &str, value: impl Fn(&str) -> Option<&'v str>) -> Result<St
 
 #[cfg(test)]
 mod tests {
+    use alloc::borrow::ToOwned;
     use alloc::string::ToString;
 
     use super::*;
@@ -77,10 +78,14 @@ mod tests {
 
     #[test]
     fn unknown_and_unended_variables_are_named() {
-        for (text, name) in
-            [("${NODE}", "NODE"), ("a ${} b", ""), ("${NODE_NAME", "NODE_NAME"), ("${A\nb", "A"), ("${${X}}", "${X")]
-        {
-            assert_eq!(expand(text, &variables()), Err(UnknownVariable { name: name.to_owned() }), "{text}");
+        for (text, written) in [
+            ("a ${NODE} b", "${NODE}"),
+            ("a ${} b", "${}"),
+            ("a ${NODE_NAME", "${NODE_NAME"),
+            ("a ${NODE_NAME\nb", "${NODE_NAME"),
+            ("${${NODE_NAME}}", "${${NODE_NAME}"),
+        ] {
+            assert_eq!(expand(text, &variables()), Err(UnknownVariable { written: written.to_owned() }), "{text}");
         }
     }
 

@@ -9,17 +9,22 @@ use core::net::Ipv4Addr;
 use super::{CONTROL_PLANE, Error, Mission, Node, ROLES, Range};
 use crate::document::{Document, Key, Table, quoted};
 
-const NAME: Key = Key::new("name", "the cluster's name: a DNS label (a-z, 0-9, -)", "name = \"first-light\"");
+const NAME: Key =
+    Key::new("name", "the cluster's name: a DNS label (1 to 63 of a-z, 0-9 and, inside, -)", "name = \"first-light\"");
 const KUBERNETES: Key = Key::new("kubernetes", "a table", "[kubernetes]");
 const NODE: Key = Key::new("node", "at least one table `[[node]]`", "[[node]]");
 
 const POD_RANGE: Key = Key::new("pod_range", "an IPv4 range of prefix 8 to 24", "pod_range = \"10.42.0.0/16\"");
 const SERVICE_RANGE: Key =
     Key::new("service_range", "an IPv4 range of prefix 12 to 28", "service_range = \"10.43.0.0/16\"");
-const CLUSTER_DOMAIN: Key =
-    Key::new("cluster_domain", "a DNS name: labels of a-z, 0-9, - with dots", "cluster_domain = \"cluster.local\"");
+const CLUSTER_DOMAIN: Key = Key::new(
+    "cluster_domain",
+    "a DNS name: labels (1 to 63 of a-z, 0-9 and, inside, -) with dots between them",
+    "cluster_domain = \"cluster.local\"",
+);
 
-const NODE_NAME: Key = Key::new("name", "the node's name: a DNS label (a-z, 0-9, -)", "name = \"node-1\"");
+const NODE_NAME: Key =
+    Key::new("name", "the node's name: a DNS label (1 to 63 of a-z, 0-9 and, inside, -)", "name = \"node-1\"");
 const NODE_ROLES: Key =
     Key::new("roles", "a list of control-plane, worker or both", "roles = [\"control-plane\", \"worker\"]");
 const ADDRESS: Key =
@@ -128,9 +133,7 @@ fn node(table: &Table<'_>, mission: &Mission) -> Result<Node, Error> {
 
     let address = table.required(&ADDRESS, table.text(&ADDRESS, |text| with_prefix(text, ADDRESS_PREFIXES))?)?;
     if !address.is_host() || !is_unicast(address.address) {
-        let expected = format!("a machine's address, not a network's, broadcast, loopback or multicast, in {}", {
-            address.network()
-        });
+        let expected = "a machine's address: not its network's first or last, no loopback, no multicast";
         return Err(table.mistake(&ADDRESS, expected, address.to_string()));
     }
     if let Some(other) = mission.nodes.iter().find(|other| other.address.address == address.address) {
@@ -175,7 +178,7 @@ fn node_pod_range(table: &Table<'_>, mission: &Mission) -> Result<Range, Error> 
     let fit = 1_usize << NODE_POD_PREFIX.saturating_sub(mission.pod_range.prefix);
     if place >= fit {
         let expected =
-            format!("at most {fit} nodes: so many /{NODE_POD_PREFIX} fit into pod_range {}", mission.pod_range);
+            format!("as many nodes as /{NODE_POD_PREFIX} fit into pod_range {}, {fit} at most", mission.pod_range);
         return Err(table.mistake(&NODE_NAME, expected, format!("node {}", place + 1)));
     }
     // Lossless: `fit` is at most 2^16.

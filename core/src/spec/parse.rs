@@ -117,20 +117,20 @@ fn exec(root: &Table<'_>) -> Result<Vec<String>, Error> {
     if absolute_path(program).is_none() {
         return Err(root.mistake(&EXEC, "the program's absolute path first", quoted(program)));
     }
-    known_variables(root, &EXEC, &exec)?;
+    known_variables(root, &EXEC)?;
     Ok(exec)
 }
 
 fn env(root: &Table<'_>) -> Result<BTreeMap<String, String>, Error> {
     let env = root.map(&ENV, |name, value| Some((env_name(name)?, argument(value)?)))?.unwrap_or_default();
-    known_variables(root, &ENV, env.iter().map(|(_, value)| value))?;
+    known_variables(root, &ENV)?;
     Ok(env.into_iter().collect())
 }
 
-fn known_variables<'t>(root: &Table<'_>, key: &Key, texts: impl IntoIterator<Item = &'t String>) -> Result<(), Error> {
-    texts.into_iter().try_for_each(|text| mission::check(text)).map_err(|unknown| {
+fn known_variables(root: &Table<'_>, key: &Key) -> Result<(), Error> {
+    root.check_texts(key, mission::check).map_err(|(line, unknown)| {
         let expected = format!("variables of the mission ({}); `$${{` is a plain `${{`", mission::VARIABLES.join(", "));
-        root.mistake(key, expected, format!("${{{}}}", unknown.name))
+        Error { line, ..root.mistake(key, expected, unknown.written) }
     })
 }
 

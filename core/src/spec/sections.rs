@@ -10,8 +10,8 @@ use super::parse::absolute_path;
 use super::{CAPABILITIES, Error, Health, Kind, Limits, Log, Probe, Ready, Restart, Security, Signal, Stop};
 use crate::document::{Key, Table, quoted};
 
-pub(super) const READY: Key = Key::new("ready", "a table", "[ready]");
-pub(super) const HEALTH: Key = Key::new("health", "a table", "[health]");
+pub(super) const READY: Key = Key::new("ready", "a table", "ready = { notify = true, timeout_s = 120 }");
+pub(super) const HEALTH: Key = Key::new("health", "a table", "health = { watchdog_s = 30 }");
 pub(super) const RESTART: Key = Key::new("restart", "a table", "[restart]");
 pub(super) const STOP: Key = Key::new("stop", "a table", "[stop]");
 pub(super) const LIMITS: Key = Key::new("limits", "a table", "[limits]");
@@ -55,7 +55,7 @@ const NOFILE: Key = Key::whole("nofile", "files", 16..=1_048_576, "nofile = 6553
 const DELEGATE: Key = Key::new("delegate", "true or false", "delegate = true");
 
 /// 65,535 would be (uid_t)-1 to old interfaces.
-const USER: Key = Key::whole("user", "a user id", 0..=65_534, "user = 0");
+const USER: Key = Key::whole("user", "user id", 0..=65_534, "user = 0");
 const CAPABILITIES_KEPT: Key = Key::new(
     "capabilities",
     "a list of capabilities' names as in capabilities(7), each once",
@@ -107,7 +107,8 @@ pub(super) fn ready(root: &Table<'_>, kind: Kind) -> Result<(Ready, Duration), E
         (Kind::Oneshot, None, None) => Ready::Started,
         (Kind::Oneshot, ..) => {
             let expected = "nothing but timeout_s: a oneshot is ready when it ends with status 0";
-            return Err(root.mistake(&READY, expected, "notify or a probe"));
+            let example = "ready = { timeout_s = 120 }";
+            return Err(Error { example, ..root.mistake(&READY, expected, "notify or a probe") });
         }
     };
     Ok((ready, timeout))
@@ -126,7 +127,9 @@ pub(super) fn health(root: &Table<'_>, kind: Kind) -> Result<Option<Health>, Err
         (Some(watchdog), None) => {
             for key in [&PERIOD_S, &PROBE_TIMEOUT_S, &FAILURES] {
                 if table.has(key) {
-                    return Err(table.mistake(key, "no such key beside watchdog_s: it belongs to a probe", "one"));
+                    let expected = "no such key beside watchdog_s: it belongs to a probe";
+                    let example = "health = { watchdog_s = 30 }";
+                    return Err(Error { example, ..table.mistake(key, expected, "one") });
                 }
             }
             Ok(Some(Health::Watchdog(watchdog)))

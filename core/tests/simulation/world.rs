@@ -133,6 +133,7 @@ impl World {
                 }
                 let cgroup = &mut self.cgroups[usize::from(id.0)];
                 cgroup.orphans_of = cgroup.orphans_of.filter(|&orphans| orphans > run);
+                cgroup.stuck_until = Duration::ZERO;
                 self.plan(now + random.up_to(EDGE_DELAY), Happening::Tell(Event::Empty(id)));
             }
             Happening::Answer(id, run) => {
