@@ -3,12 +3,19 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::{Context, Result};
 
+use crate::lab::Lab;
 use crate::suite::Suite;
 
+mod bench;
+mod campaign;
+mod figures;
 mod host;
+mod lab;
+mod machines;
 mod suite;
 mod tidy;
 
@@ -25,6 +32,12 @@ fn main() -> Result<ExitCode> {
     let passed = match args.as_slice() {
         ["test"] => test(None)?,
         ["test", only] => test(Some((*only).to_owned()))?,
+        ["bench"] => bench(None)?,
+        ["bench", only] => bench(Some(only))?,
+        ["campaign", name, count] => campaign::run(&mut Lab::new(&repo()?)?, name, number(count)?, None)?,
+        ["campaign", name, count, seed] => {
+            campaign::run(&mut Lab::new(&repo()?)?, name, number(count)?, Some(number(seed)?))?
+        }
         _ => {
             eprintln!("{USAGE}");
             return Ok(ExitCode::from(WRONG_USE));
@@ -37,7 +50,20 @@ fn test(only: Option<String>) -> Result<bool> {
     let repo = repo()?;
     let mut suite = Suite::new(only);
     host::steps(&mut suite, &repo);
+    machines::steps(&mut suite, &mut Lab::new(&repo)?);
     Ok(suite.finish())
+}
+
+fn bench(only: Option<&str>) -> Result<bool> {
+    bench::run(&mut Lab::new(&repo()?)?, only)?;
+    Ok(true)
+}
+
+fn number<T: FromStr>(text: &str) -> Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    text.parse().with_context(|| format!("{text}: expected a number"))
 }
 
 /// The clone's root: this crate's parent.

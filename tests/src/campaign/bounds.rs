@@ -1,0 +1,77 @@
+//! How long a service may take to come back, from the service files.
+
+use std::time::Duration;
+
+use perigee_core::control::Fault;
+use perigee_core::spec::{Health, Spec};
+
+/// PID 1's own part and the question's: a kill, a reap, a status over TLS, all of it under emulation.
+const MARGIN: Duration = Duration::from_secs(30);
+
+/// The longest time from `fault` until the service is ready again.
+///
+/// It is found out, ended, and started when its back-off is over and everything before it is ready; those may have
+/// been brought down at the same time. `None` if a hang of it is never found out.
+pub fn recovery(specs: &[Spec], service: &str, fault: Fault) -> Option<Duration> {
+    let spec = find(specs, service)?;
+    let detection = match (fault, &spec.health) {
+        (Fault::Kill, _) => Duration::ZERO,
+        (_, None) => return None,
+        (_, Some(Health::Watchdog(period))) => *period,
+        (_, Some(Health::Probe { period, timeout, failures, .. })) => (*period + *timeout) * *failures,
+    };
+    let starts: Duration = with_predecessors(specs, service).iter().map(|spec| start(spec)).sum();
+    Some(detection + starts + MARGIN)
+}
+
+/// Ending, waiting and starting one service.
+fn start(spec: &Spec) -> Duration {
+    spec.stop.timeout + spec.restart.max + spec.ready_timeout
+}
+
+fn with_predecessors<'a>(specs: &'a [Spec], service: &str) -> Vec<&'a Spec> {
+    let mut found: Vec<&Spec> = find(specs, service).into_iter().collect();
+    let mut next = 0;
+    while let Some(spec) = found.get(next) {
+        for name in &spec.after {
+            if !found.iter().any(|known| known.name == *name) {
+                found.extend(find(specs, name));
+            }
+        }
+        next += 1;
+    }
+    found
+}
+
+fn find<'a>(specs: &'a [Spec], name: &str) -> Option<&'a Spec> {
+    specs.iter().find(|spec| spec.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use perigee_core::spec::parse;
+
+    use super::*;
+
+    fn spec(name: &str, text: &str) -> Spec {
+        parse(name, &format!("{name}.toml"), &format!("description = \"a test\"\nexec = [\"/bin/{name}\"]\n{text}"))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_kill_waits_for_the_back_off_of_all_that_comes_before() {
+        let (a, b) = (spec("a", ""), spec("b", "after = [\"a\"]"));
+        let (of_a, of_b) = (start(&a), start(&b));
+        let specs = [a, b];
+        assert_eq!(recovery(&specs, "a", Fault::Kill), Some(of_a + MARGIN));
+        assert_eq!(recovery(&specs, "b", Fault::Kill), Some(of_a + of_b + MARGIN));
+    }
+
+    #[test]
+    fn a_hang_takes_its_detection_longer_and_needs_one() {
+        let specs = [spec("a", "[health]\nwatchdog_s = 30\n"), spec("b", "")];
+        let difference = recovery(&specs, "a", Fault::Stop).unwrap() - recovery(&specs, "a", Fault::Kill).unwrap();
+        assert_eq!(difference, Duration::from_secs(30));
+        assert_eq!(recovery(&specs, "b", Fault::Freeze), None);
+    }
+}

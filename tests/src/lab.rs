@@ -1,0 +1,194 @@
+//! Machines for tests: images are built once for each architecture, machines run on copies of their disks.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use perigee::client::Client;
+use perigee::machines;
+use perigee_core::control::{Fault, Request, Response, ServiceState, ServiceStatus, Status};
+use perigee_core::inspect::{Inspection, Processes};
+use perigee_image::build::{Arch, Ctx};
+use perigee_image::node::{self, Built};
+use perigee_qemu::{Cluster, Kubectl, Plan};
+
+/// How often a node is asked how it is.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Memory of a test's machine: twice what a single node needs, MiB.
+const MEMORY_MIB: u32 = 1024;
+/// Longest times under emulation on a host with other things to do: five times what is usual.
+pub const SERVICES_TIMEOUT: Duration = Duration::from_secs(300);
+/// See [`SERVICES_TIMEOUT`].
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(420);
+
+/// Where images are built and machines run.
+#[derive(Debug)]
+pub struct Lab {
+    ctx: Ctx,
+    out: PathBuf,
+    built: Vec<(Arch, Built)>,
+}
+
+impl Lab {
+    /// A lab for the clone at `repo`, below `out/test` of it.
+    pub fn new(repo: &Path) -> Result<Self> {
+        Ok(Self { ctx: Ctx::new(repo.to_owned())?, out: repo.join("out/test"), built: Vec::new() })
+    }
+
+    /// The clone's root, and the cache.
+    pub fn ctx(&self) -> &Ctx {
+        &self.ctx
+    }
+
+    /// The mission at the clone's top for `arch`, built once.
+    pub fn built(&mut self, arch: Arch) -> Result<&Built> {
+        if let Some(i) = self.built.iter().position(|(for_arch, _)| *for_arch == arch) {
+            return Ok(&self.built[i].1);
+        }
+        let built = self.build(arch, &self.ctx.repo.join("mission.toml"))?;
+        self.built.push((arch, built));
+        self.built.last().map(|(_, built)| built).context("just built")
+    }
+
+    /// Another mission for `arch`.
+    pub fn build(&self, arch: Arch, mission: &Path) -> Result<Built> {
+        node::build(&self.ctx, arch, mission, &self.out)
+    }
+
+    /// A machine of the built mission for the test `name`, with `change` made to it, running.
+    pub fn rig(&mut self, arch: Arch, name: &str, change: impl FnOnce(&mut Plan) -> Result<()>) -> Result<Rig> {
+        let folder = self.folder(arch, name);
+        let built = self.built(arch)?;
+        let mut plan = machines::fresh(machines::plan(built, arch, Some(MEMORY_MIB)), folder)?;
+        change(&mut plan)?;
+        Rig::start(plan, &built.pki)
+    }
+
+    /// A folder for the test `name`.
+    pub fn folder(&self, arch: Arch, name: &str) -> PathBuf {
+        self.out.join(arch.name()).join(name)
+    }
+}
+
+/// Running machines, and how to ask them.
+#[derive(Debug)]
+pub struct Rig {
+    /// The machines.
+    pub cluster: Cluster,
+    pki: PathBuf,
+}
+
+impl Rig {
+    /// Starts the machines of `plan`, whose agents believe the operator's certificate in `pki`.
+    pub fn start(plan: Plan, pki: &Path) -> Result<Self> {
+        Ok(Self { cluster: Cluster::start(plan)?, pki: pki.to_owned() })
+    }
+
+    /// The machines of `plan`, none of them running.
+    pub fn off(plan: Plan, pki: &Path) -> Result<Self> {
+        Ok(Self { cluster: Cluster::off(plan)?, pki: pki.to_owned() })
+    }
+
+    /// The first node's API server.
+    pub fn kubectl(&self) -> Kubectl {
+        self.cluster.kubectl(0)
+    }
+
+    /// Asks an agent.
+    pub fn ask(&self, node: usize, request: &Request) -> Result<Response> {
+        Client::new(self.cluster.agent_port(node), &self.pki)?.request(request)
+    }
+
+    /// Asks the first node's agent for something to happen.
+    pub fn tell(&self, request: &Request) -> Result<()> {
+        match self.ask(0, request)? {
+            Response::Done => Ok(()),
+            other => bail!("{request:?}: expected `done`, got {other:?}"),
+        }
+    }
+
+    /// A node's status.
+    pub fn status(&self, node: usize) -> Result<Status> {
+        match self.ask(node, &Request::Status)? {
+            Response::Status(status) => Ok(status),
+            other => bail!("expected the node's status, got {other:?}"),
+        }
+    }
+
+    /// A node's processes.
+    pub fn processes(&self, node: usize) -> Result<Processes> {
+        match self.ask(node, &Request::Processes)? {
+            Response::Processes(processes) => Ok(processes),
+            other => bail!("expected the node's processes, got {other:?}"),
+        }
+    }
+
+    /// Facts of the first node.
+    pub fn inspect(&self) -> Result<Inspection> {
+        match self.ask(0, &Request::Inspect)? {
+            Response::Inspect(inspection) => Ok(inspection),
+            other => bail!("expected the node's facts, got {other:?}"),
+        }
+    }
+
+    /// Does something to a service of the first node, behind PID 1's back.
+    pub fn fault(&self, service: &str, fault: Fault) -> Result<()> {
+        self.tell(&Request::Fault { service: service.to_owned(), fault })
+    }
+
+    /// Asks `question` until it is so; ends at once if a machine ends.
+    ///
+    /// The error has the last answer and the end of the first node's console.
+    pub fn wait<T>(
+        &mut self,
+        what: &str,
+        timeout: Duration,
+        mut question: impl FnMut(&Self) -> Result<T>,
+    ) -> Result<T> {
+        let begin = Instant::now();
+        loop {
+            let asked = Instant::now();
+            let error = match question(self) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            self.cluster.alive().with_context(|| what.to_owned())?;
+            if begin.elapsed() > timeout {
+                let tail = self.cluster.tail();
+                return Err(error)
+                    .with_context(|| format!("{what}: not within {timeout:?}; the console's end:\n{tail}"));
+            }
+            std::thread::sleep(PERIOD.saturating_sub(asked.elapsed()));
+        }
+    }
+
+    /// Waits until every service of a node is ready.
+    pub fn wait_services(&mut self, node: usize) -> Result<Status> {
+        self.wait("all services ready", SERVICES_TIMEOUT, |rig| {
+            let status = rig.status(node)?;
+            let waiting = status.services.iter().filter(|service| service.state != ServiceState::Ready);
+            let names: Vec<&str> = waiting.map(|service| service.name.as_str()).collect();
+            ensure!(!status.services.is_empty() && names.is_empty(), "not ready: {}", names.join(", "));
+            Ok(status)
+        })
+    }
+
+    /// Waits until the node is Ready.
+    pub fn wait_ready(&mut self) -> Result<()> {
+        self.wait("node Ready", ANSWER_TIMEOUT, |rig| {
+            let ready = rig.kubectl().ready_nodes()?;
+            ensure!(ready.len() == rig.cluster.nodes().len(), "only Ready: {ready:?}");
+            Ok(())
+        })
+    }
+
+    /// Waits until the demo answers through its Service's DNS name.
+    pub fn wait_answering(&mut self) -> Result<String> {
+        self.wait("the demo answers", ANSWER_TIMEOUT, |rig| rig.kubectl().demo())
+    }
+}
+
+/// A service of a status, by name.
+pub fn service<'a>(status: &'a Status, name: &str) -> Result<&'a ServiceStatus> {
+    status.services.iter().find(|service| service.name == name).ok_or_else(|| anyhow!("no service {name}"))
+}

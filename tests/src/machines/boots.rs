@@ -1,0 +1,123 @@
+//! A node from cold to an answering pod; then what it claims to be, its services killed, a reboot, a power-off.
+
+use anyhow::{Context, Result, ensure};
+use perigee_core::control::{Fault, Request, ServiceState};
+use perigee_core::inspect::{Inspection, Processes};
+use perigee_image::build::Arch;
+use perigee_qemu::stage;
+
+use crate::figures;
+use crate::lab::{ANSWER_TIMEOUT, Lab, Rig, SERVICES_TIMEOUT, service};
+use crate::suite::Checks;
+
+/// The whole of userspace: a fifteenth program has to give its reason here.
+const MAX_ELF_FILES: usize = 14;
+/// A slot that goes over a radio link. Bytes.
+const MAX_SLOT_BYTES: u64 = 100_000_000;
+/// What PID 1, the agent and whatever else is ours may take together, MiB.
+const MAX_OWN_PSS_MIB: f64 = 8.0;
+/// A process that has ended is waited for at once, but the node may be looked at in between.
+const REAP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+/// Every service's own time to end, and the file systems'.
+const POWER_OFF_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
+
+pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
+    let slot_bytes = lab.built(arch)?.rootfs.bytes;
+    checks.check("slot-size", || {
+        ensure!(slot_bytes <= MAX_SLOT_BYTES, "the slot has {slot_bytes} bytes, at most {MAX_SLOT_BYTES} are allowed");
+        Ok(())
+    })?;
+    let mut rig = checks.check("pid-1", || {
+        let mut rig = lab.rig(arch, "boots", |_| Ok(()))?;
+        rig.cluster.machine(0)?.console().wait_for(0, stage::PID1, SERVICES_TIMEOUT)?;
+        Ok(rig)
+    })?;
+    checks.check("services-ready", || rig.wait_services(0))?;
+    checks.check("node-ready", || rig.wait_ready())?;
+    checks.check("demo-answers", || rig.wait_answering())?;
+    checks.check("is-what-it-claims", || is_what_it_claims(&rig.inspect()?))?;
+    checks.check("own-memory", || own_memory(&rig.processes(0)?))?;
+    killed(&mut rig, checks)?;
+    checks.check("reboot-keeps-volumes", || reboot(&mut rig))?;
+    checks.check("power-off", || {
+        rig.tell(&Request::PowerOff)?;
+        rig.cluster.machine(0)?.wait_end(POWER_OFF_TIMEOUT)
+    })?;
+    Ok(())
+}
+
+fn is_what_it_claims(node: &Inspection) -> Result<()> {
+    ensure!(
+        node.pid1_exe == "/sbin/init" && node.pid1_static,
+        "PID 1 is {} (static: {})",
+        node.pid1_exe,
+        node.pid1_static
+    );
+    let root = node.mounts.iter().find(|mount| mount.target == "/").context("no root is mounted")?;
+    ensure!(root.kind == "erofs" && root.options.iter().any(|option| option == "ro"), "the root is {root:?}");
+    ensure!(node.elf_files.len() <= MAX_ELF_FILES, "more than {MAX_ELF_FILES} programs: {:?}", node.elf_files);
+    ensure!(node.dynamic_files.is_empty(), "not static: {:?}", node.dynamic_files);
+    ensure!(node.setuid_files.is_empty(), "setuid: {:?}", node.setuid_files);
+    ensure!(node.shells.is_empty(), "shells: {:?}", node.shells);
+    Ok(())
+}
+
+fn own_memory(node: &Processes) -> Result<()> {
+    let own = figures::own_pss_mib(node);
+    ensure!(own <= MAX_OWN_PSS_MIB, "ours take {own:.1} MiB, at most {MAX_OWN_PSS_MIB} are allowed");
+    Ok(())
+}
+
+/// Each daemon is killed once; it comes back, and the node is Ready again.
+fn killed(rig: &mut Rig, checks: &mut Checks) -> Result<()> {
+    let status = rig.status(0)?;
+    let cgroups = rig.inspect()?.cgroups;
+    let daemons = status.services.iter().filter(|service| service.pid.is_some());
+    for name in daemons.map(|service| service.name.as_str()) {
+        checks.check(&format!("{name}-killed"), || {
+            let before = service(&rig.status(0)?, name)?.restarts;
+            rig.fault(name, Fault::Kill)?;
+            rig.wait(&format!("{name} is back"), SERVICES_TIMEOUT, |rig| {
+                let status = rig.status(0)?;
+                let now = service(&status, name)?;
+                ensure!(now.restarts > before && now.state == ServiceState::Ready, "{name} is {now:?}");
+                Ok(())
+            })?;
+            rig.wait_ready()
+        })?;
+    }
+    checks.check("demo-answers-after-that", || {
+        rig.wait_services(0)?;
+        rig.wait_answering()
+    })?;
+    checks.check("nothing-left-behind", || {
+        rig.wait("no zombies, no cgroup more", REAP_TIMEOUT, |rig| {
+            let now = rig.inspect()?;
+            ensure!(now.zombies.is_empty(), "zombies: {:?}", now.zombies);
+            let more: Vec<_> = now.cgroups.iter().filter(|cgroup| !cgroups.contains(cgroup)).collect();
+            ensure!(more.is_empty(), "new cgroups: {more:?}");
+            Ok(())
+        })
+    })
+}
+
+/// The demo counts its starts in a file on its volume: after a reboot it goes on counting.
+fn reboot(rig: &mut Rig) -> Result<()> {
+    let before = starts(rig)?;
+    let boot = rig.status(0)?.boot_id;
+    rig.tell(&Request::Reboot)?;
+    rig.wait("another boot", SERVICES_TIMEOUT, |rig| {
+        ensure!(rig.status(0)?.boot_id != boot, "still the same boot");
+        Ok(())
+    })?;
+    rig.wait("the demo counts on", ANSWER_TIMEOUT, |rig| {
+        let now = starts(rig)?;
+        ensure!(now > before, "the demo has started {now} times, {before} before the reboot");
+        Ok(())
+    })
+}
+
+fn starts(rig: &Rig) -> Result<u32> {
+    let answer = rig.kubectl().get("/api/v1/namespaces/default/services/demo:80/proxy/")?;
+    figures::starts(&answer).with_context(|| format!("no starts=N in the demo's answer: {answer}"))
+}

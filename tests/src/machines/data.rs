@@ -1,0 +1,199 @@
+//! The data partition damaged in every way that power, radiation and neglect can: the node comes up.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use perigee_core::control::DataOrigin;
+use perigee_image::build::Arch;
+use perigee_image::disk::{DISK_BYTES, layout};
+use perigee_image::gpt::{self, Guid, Partition};
+use perigee_qemu::disk;
+
+use crate::lab::Lab;
+
+/// Partitions' owner: here only their places matter, and those are the same on every disk.
+const OWNER: [&str; 2] = ["test", "damage"];
+/// How much is copied at a time; chunks of zeros are left out.
+const CHUNK_BYTES: usize = 1 << 20;
+/// PID 1's reserve on a full partition, as it would have made it at the first boot: 32 MiB in blocks of 4 KiB.
+const BALLAST_BLOCKS: u64 = 8192;
+/// Blocks left free, so that the files' own metadata has room: 1 MiB, well below what anything can work with.
+const SPARE_BLOCKS: u64 = 256;
+
+/// What happened to the data partition before the node boots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Damage {
+    /// The journal's inode is gone: e2fsck makes a new journal.
+    Mendable,
+    /// The first mebibyte is noise, superblock and group descriptors with it.
+    BeyondRepair,
+    /// It is full to the last block but PID 1's reserve.
+    Full,
+    /// There is no such partition.
+    Missing,
+}
+
+impl Damage {
+    pub const ALL: [Self; 4] = [Self::Mendable, Self::BeyondRepair, Self::Full, Self::Missing];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mendable => "data-mendable",
+            Self::BeyondRepair => "data-corrupt",
+            Self::Full => "data-full",
+            Self::Missing => "data-missing",
+        }
+    }
+
+    const fn expected(self) -> DataOrigin {
+        match self {
+            Self::Mendable => DataOrigin::Repaired,
+            Self::BeyondRepair => DataOrigin::New,
+            Self::Full => DataOrigin::Clean,
+            Self::Missing => DataOrigin::Volatile,
+        }
+    }
+}
+
+/// Boots a node with a damaged data partition: every service is ready, the node is Ready, and it says what it did.
+pub fn run(lab: &mut Lab, arch: Arch, damage: Damage) -> Result<()> {
+    let mut rig = lab.rig(arch, damage.name(), |plan| {
+        let damaged = plan.folder.join("damaged.img");
+        apply(damage, &plan.nodes[0].disk, &damaged, &plan.folder)
+            .with_context(|| format!("damage {}", damaged.display()))?;
+        plan.nodes[0].disk = damaged;
+        if damage == Damage::Missing {
+            // Everything that would be on the card is in memory.
+            plan.nodes[0].memory_mib *= 2;
+        }
+        Ok(())
+    })?;
+    let status = rig.wait_services(0)?;
+    ensure!(
+        status.data.origin == damage.expected(),
+        "expected {:?}, the node says {:?}",
+        damage.expected(),
+        status.data
+    );
+    rig.wait_ready()
+}
+
+/// Copies the disk `base` to `to`, and damages the copy.
+fn apply(damage: Damage, base: &Path, to: &Path, work: &Path) -> Result<()> {
+    let image = disk::copy(base, to)?;
+    let mut partitions = layout(&OWNER, DISK_BYTES)?;
+    let data = partitions.iter().position(|partition| partition.name == "data").context("no data partition")?;
+    if damage == Damage::Missing {
+        partitions.remove(data);
+        let tables = gpt::tables(Guid::derive(&OWNER), DISK_BYTES, &partitions)?;
+        image.write_all_at(&tables.head, 0)?;
+        return Ok(image.write_all_at(&tables.tail, DISK_BYTES - tables.tail.len() as u64)?);
+    }
+    let data = &partitions[data];
+    if damage == Damage::BeyondRepair {
+        return Ok(image.write_all_at(&[0xA5; 1 << 20], data.start)?);
+    }
+    let file_system = work.join("data.ext4");
+    take(&image, data, &file_system)?;
+    match damage {
+        Damage::Mendable => debugfs(&file_system, "clri <8>")?,
+        _ => fill(&file_system)?,
+    }
+    put(&image, data, &file_system)?;
+    Ok(fs::remove_file(file_system)?)
+}
+
+/// Grows the file system to its partition and fills it, as years of neglect would.
+fn fill(file_system: &Path) -> Result<()> {
+    run_tool(Command::new("resize2fs").arg("-f").arg(file_system))?;
+    debugfs(file_system, &format!("write /dev/null .ballast\nfallocate .ballast 0 {}", BALLAST_BLOCKS - 1))?;
+    let free = free_blocks(&run_tool(Command::new("dumpe2fs").arg("-h").arg(file_system))?)?;
+    debugfs(file_system, &format!("write /dev/null neglect\nfallocate neglect 0 {}", free - SPARE_BLOCKS - 1))
+}
+
+fn free_blocks(dumpe2fs: &str) -> Result<u64> {
+    let line = dumpe2fs.lines().find_map(|line| line.strip_prefix("Free blocks:"));
+    line.context("dumpe2fs names no free blocks")?.trim().parse().context("free blocks")
+}
+
+fn debugfs(file_system: &Path, commands: &str) -> Result<()> {
+    let script = file_system.with_extension("debugfs");
+    fs::write(&script, format!("{commands}\n"))?;
+    run_tool(Command::new("debugfs").arg("-w").arg("-f").arg(&script).arg(file_system))?;
+    Ok(fs::remove_file(script)?)
+}
+
+fn run_tool(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("start {command:?} (of e2fsprogs)"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Copies a partition to a file, holes where there are zeros.
+fn take(image: &File, partition: &Partition, to: &Path) -> Result<()> {
+    let file = File::create(to)?;
+    file.set_len(partition.length)?;
+    copy(image, partition.start, &file, 0, partition.length)
+}
+
+/// Copies a file back to its partition.
+fn put(image: &File, partition: &Partition, from: &Path) -> Result<()> {
+    copy(&File::open(from)?, 0, image, partition.start, partition.length)
+}
+
+/// Copies what differs.
+fn copy(from: &File, from_offset: u64, to: &File, to_offset: u64, length: u64) -> Result<()> {
+    let (mut wanted, mut found) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
+    for offset in (0..length).step_by(CHUNK_BYTES) {
+        let chunk = CHUNK_BYTES.min((length - offset) as usize);
+        from.read_exact_at(&mut wanted[..chunk], from_offset + offset)?;
+        to.read_exact_at(&mut found[..chunk], to_offset + offset)?;
+        if wanted[..chunk] != found[..chunk] {
+            to.write_all_at(&wanted[..chunk], to_offset + offset)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file system as small as what leaves the ground, in a partition eight times as large.
+    fn file_system(name: &str) -> std::path::PathBuf {
+        let path = std::env::temp_dir().join(format!("perigee-damage-{}-{name}.ext4", std::process::id()));
+        File::create(&path).unwrap().set_len(64 << 20).unwrap();
+        run_tool(Command::new("mkfs.ext4").args(["-q", "-F", "-b", "4096", "-O", "metadata_csum,64bit"]).arg(&path))
+            .unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(512 << 20).unwrap();
+        path
+    }
+
+    fn is_sound(path: &Path) -> bool {
+        run_tool(Command::new("e2fsck").args(["-f", "-n"]).arg(path)).is_ok()
+    }
+
+    #[test]
+    fn a_filled_file_system_is_sound_and_full_but_for_the_reserve() {
+        let path = file_system("full");
+        fill(&path).unwrap();
+        let header = run_tool(Command::new("dumpe2fs").arg("-h").arg(&path)).unwrap();
+        assert!(free_blocks(&header).unwrap() <= SPARE_BLOCKS, "{header}");
+        assert!(is_sound(&path));
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_file_system_without_its_journal_is_mended_by_e2fsck() {
+        let path = file_system("journal");
+        debugfs(&path, "clri <8>").unwrap();
+        assert!(!is_sound(&path));
+        // 1: errors corrected.
+        assert_eq!(Command::new("e2fsck").args(["-f", "-y"]).arg(&path).output().unwrap().status.code(), Some(1));
+        assert!(is_sound(&path));
+        fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,42 @@
+//! A network card without a carrier: nothing waits for it.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use perigee_core::control::Status;
+use perigee_image::build::Arch;
+
+use crate::lab::{Lab, SERVICES_TIMEOUT};
+use crate::suite::Checks;
+
+/// What PID 1 says on the console when every service is ready for the first time.
+const NODE_READY: &str = "node=ready";
+
+pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
+    let mut rig = checks.check("services-ready-without", || {
+        let mut rig = lab.rig(arch, "link", |plan| {
+            plan.link = false;
+            Ok(())
+        })?;
+        rig.cluster.machine(0)?.console().wait_for(0, NODE_READY, SERVICES_TIMEOUT)?;
+        Ok(rig)
+    })?;
+    checks.check("reached-when-it-is-back", || {
+        let machine = rig.cluster.machine(0)?;
+        machine.set_link(true)?;
+        let plugged = std::time::Instant::now();
+        let status = rig.wait("the agent answers", SERVICES_TIMEOUT, |rig| rig.status(0))?;
+        ready_before(&status, plugged.elapsed())
+    })?;
+    checks.check("demo-answers", || rig.wait_answering()).map(drop)
+}
+
+/// Every service was ready longer ago than `ago`.
+fn ready_before(status: &Status, ago: Duration) -> Result<()> {
+    ensure!(status.links.iter().all(|link| link.carrier && link.configured), "links: {:?}", status.links);
+    for service in &status.services {
+        let ready = service.first_ready_ms.map(|ready| Duration::from_millis(status.now_ms.saturating_sub(ready)));
+        ensure!(ready.is_some_and(|ready| ready > ago), "{} waited for the link: {service:?}", service.name);
+    }
+    Ok(())
+}
