@@ -39,7 +39,11 @@ pub async fn read(
     let mut line = Vec::new();
     // One more for the line feed.
     let mut bounded = reader.take(limit as u64 + 1);
-    timeout(wait, bounded.read_until(b'\n', &mut line)).await.map_err(|_| Error::Idle(wait))??;
+    match timeout(wait, bounded.read_until(b'\n', &mut line)).await.map_err(|_| Error::Idle(wait))? {
+        // A TLS client that closes without saying goodbye: between two lines nothing is lost by it.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && line.is_empty() => return Ok(None),
+        result => result?,
+    };
     match line.pop() {
         Some(b'\n') => Ok(Some(line)),
         Some(_) if line.len() >= limit => Err(Error::TooLong(limit)),

@@ -72,15 +72,17 @@ impl Client {
             tls.complete_io(&mut socket).context("no TLS handshake; is it an agent, of this mission, and up?")?;
         }
         socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        let mut stream = StreamOwned::new(tls, socket);
+        let mut stream = BufReader::new(StreamOwned::new(tls, socket));
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
-        stream.write_all(&line)?;
-        stream.flush()?;
+        stream.get_mut().write_all(&line)?;
+        stream.get_mut().flush()?;
         let mut answer = Vec::new();
         // One more for the line feed. A node that does not believe us says so only now (TLS 1.3).
         let limit = MAX_LINE_BYTES as u64 + 1;
-        BufReader::new(stream).take(limit).read_until(b'\n', &mut answer).context("no answer")?;
+        stream.by_ref().take(limit).read_until(b'\n', &mut answer).context("no answer")?;
+        stream.get_mut().conn.send_close_notify();
+        let _the_answer_is_here = stream.get_mut().flush();
         ensure!(answer.last() == Some(&b'\n'), "its answer ends after {} bytes without a line feed", answer.len());
         serde_json::from_slice(&answer).context("its answer is not understood; is it of another version?")
     }

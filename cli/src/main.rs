@@ -5,13 +5,13 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use perigee::ask::{self, At, FaultArgs, Named};
 use perigee::{build, run};
 
 /// Builds, runs and looks into Kubernetes nodes that nobody can touch.
 #[derive(Debug, Parser)]
-#[command(name = "perigee", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "perigee", version, arg_required_else_help = true, disable_help_subcommand = true)]
 #[command(
     after_help = "Exit codes: 0 done, 1 failed, 2 wrong use. `perigee <verb> --help` has an example of each verb."
 )]
@@ -67,13 +67,23 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    match act(&Cli::parse().verb).and_then(|text| print(&text)) {
+    let cli = Cli::from_arg_matches(&command().get_matches()).unwrap_or_else(|error| error.exit());
+    match act(&cli.verb).and_then(|text| print(&text)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("perigee: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// The verbs, and below them the example of each.
+fn command() -> clap::Command {
+    let command = Cli::command();
+    let examples = command.get_subcommands().filter_map(|verb| verb.get_after_help());
+    let examples: String =
+        examples.map(|example| format!("{}\n", example.to_string().replace("Example: ", "  "))).collect();
+    command.after_help(format!("Examples:\n{examples}\nExit codes: 0 done, 1 failed, 2 wrong use"))
 }
 
 /// Does what the verb says; what is left to print is returned.
@@ -106,17 +116,18 @@ fn print(text: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
     fn every_verb_is_well_formed_and_has_an_example() {
-        let mut command = Cli::command();
+        let mut command = command();
         command.clone().debug_assert();
+        let help = command.render_help().to_string();
         for verb in command.get_subcommands_mut() {
+            let example = format!("perigee {}", verb.get_name());
+            assert!(help.contains(&format!("  {example}")), "{help}");
             let help = verb.render_help().to_string();
-            assert!(help.contains(&format!("Example: perigee {}", verb.get_name())), "{help}");
+            assert!(help.contains(&format!("Example: {example}")), "{help}");
         }
     }
 

@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn an_unknown_variable_and_another_form_are_named() {
         let manifests = Manifest::list(r#"[{"path": "/x", "body": "${NOPE}"}]"#).unwrap();
-        assert_eq!(manifests[0].expand(&Variables::new()).unwrap_err().name, "NOPE");
+        assert!(manifests[0].expand(&Variables::new()).unwrap_err().to_string().contains("NOPE"));
         for text in ["", "{}", r#"[{"path": "/x"}]"#, r#"[{"path": "/x", "body": 1, "more": 2}]"#, "[1"] {
             assert!(Manifest::list(text).is_err(), "{text}");
         }
