@@ -150,21 +150,21 @@ pub fn prepare(logs: &mut Logs) {
     };
     set(&own, "cgroup.procs", "0");
     let there = root.read("cgroup.controllers").unwrap_or_default();
-    for controller in
-        CONTROLLERS.into_iter().filter(|controller| there.split_whitespace().any(|one| one == *controller))
-    {
-        set(&root, "cgroup.subtree_control", &format!("+{controller}"));
-        set(&services, "cgroup.subtree_control", &format!("+{controller}"));
-        if controller == "cpu" {
-            set(&services, "cpu.weight", SERVICES_CPU_WEIGHT);
-        }
-        if controller == "memory" {
-            // What is asked for below must be granted here first.
-            set(&services, "memory.low", "max");
-            set(&services, "memory.min", OWN_MEMORY_MIN);
-            set(&own, "memory.min", OWN_MEMORY_MIN);
-        }
-    }
+    // One write for all: each waits until every processor has seen it (RCU).
+    let controllers = enable(&there);
+    set(&root, "cgroup.subtree_control", &controllers);
+    set(&services, "cgroup.subtree_control", &controllers);
+    set(&services, "cpu.weight", SERVICES_CPU_WEIGHT);
+    // What is asked for below must be granted here first.
+    set(&services, "memory.low", "max");
+    set(&services, "memory.min", OWN_MEMORY_MIN);
+    set(&own, "memory.min", OWN_MEMORY_MIN);
+}
+
+/// What turns on those of [`CONTROLLERS`] that the kernel has.
+fn enable(controllers: &str) -> String {
+    let has = |wanted: &&str| controllers.split_whitespace().any(|one| one == *wanted);
+    CONTROLLERS.iter().filter(|wanted| has(wanted)).map(|wanted| format!("+{wanted} ")).collect()
 }
 
 /// Tells when a group becomes empty.
@@ -215,6 +215,13 @@ mod tests {
         assert_eq!(service_of("0::/perigee/\n"), None);
         assert_eq!(service_of("0::/../perigee/etcd\n"), None);
         assert_eq!(service_of(""), None);
+    }
+
+    #[test]
+    fn controllers_that_the_kernel_lacks_are_passed_over() {
+        assert_eq!(enable("cpuset cpu io memory hugetlb pids rdma\n"), "+cpu +memory +pids +io +cpuset +hugetlb ");
+        assert_eq!(enable("memory\n"), "+memory ");
+        assert_eq!(enable(""), "");
     }
 
     #[test]

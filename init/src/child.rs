@@ -33,11 +33,7 @@ pub enum Outcome {
 /// # Errors
 /// No process or memory for it.
 pub fn work(name: &'static CStr, patience: Duration, work: impl FnOnce() -> i32) -> io::Result<Outcome> {
-    let pid = sys::process::fork(None, || {
-        let _ = rustix::thread::set_name(name);
-        work()
-    })?;
-    Ok(wait(pid, patience))
+    Ok(wait(sys::process::helper(name, None, work)?, patience))
 }
 
 /// Runs a program to its end, at most `patience` long, and returns with its outcome its last words.

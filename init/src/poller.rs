@@ -27,8 +27,8 @@ pub enum Source {
     Control,
     /// A control connection, by its slot.
     Client(u16),
-    /// A probe's connection, by its slot.
-    Probe(u16),
+    /// A probe's connection.
+    Probe(Id),
     /// A service's output.
     Output(Id),
 }
@@ -43,7 +43,7 @@ impl Source {
             Self::Network => (3, 0),
             Self::Control => (4, 0),
             Self::Client(slot) => (5, slot),
-            Self::Probe(slot) => (6, slot),
+            Self::Probe(Id(id)) => (6, id),
             Self::Output(Id(id)) => (7, id),
         };
         EventData::new_u64(kind << 16 | u64::from(index))
@@ -59,7 +59,7 @@ impl Source {
             3 => Self::Network,
             4 => Self::Control,
             5 => Self::Client(index),
-            6 => Self::Probe(index),
+            6 => Self::Probe(Id(index)),
             7 => Self::Output(Id(index)),
             _ => return None,
         })
@@ -95,7 +95,7 @@ impl Poller {
 
     /// Waits at most `timeout`; returns what became ready.
     pub fn wait(&self, timeout: Option<Duration>) -> impl Iterator<Item = Source> + use<> {
-        // One millisecond is added because time is read in nanoseconds: an early wake-up would spin.
+        // Rounded up to milliseconds by the call, so that the time has come when it returns.
         let timeout = timeout.map(|timeout| Timespec {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX).min(i64::from(i32::MAX / 1000)),
             tv_nsec: i64::from(timeout.subsec_nanos()),
@@ -120,7 +120,7 @@ mod tests {
             Source::Network,
             Source::Control,
             Source::Client(7),
-            Source::Probe(u16::MAX),
+            Source::Probe(Id(u16::MAX)),
             Source::Output(Id(300)),
         ] {
             assert_eq!(Source::from_data(source.to_data()), Some(source));

@@ -82,7 +82,7 @@ impl Probes {
             }
         };
         let Ok((socket, expected, request)) = opened else { return Some(false) };
-        let source = Source::Probe(id.0);
+        let source = Source::Probe(id);
         // A connection can be written to when it is made or has failed.
         let watched = poller.add(&socket, source).and_then(|()| poller.want_write(&socket, source, true));
         if watched.is_err() {
@@ -122,7 +122,7 @@ impl Question {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             // A request is smaller than any socket's buffer: it goes out whole or not at all.
             let sent = connected && send(&self.socket, &self.request, flags) == Ok(self.request.len());
-            if !sent || poller.want_write(&self.socket, Source::Probe(id.0), false).is_err() {
+            if !sent || poller.want_write(&self.socket, Source::Probe(id), false).is_err() {
                 return Verdict::Bad;
             }
             self.request.clear();
@@ -184,7 +184,7 @@ mod tests {
         while answer.is_none() {
             let left = probes.deadline().unwrap().saturating_sub(sys::now());
             for source in poller.wait(Some(left)) {
-                assert_eq!(source, Source::Probe(ID.0));
+                assert_eq!(source, Source::Probe(ID));
                 answer = probes.ready(ID, &poller);
             }
             if probes.expire(sys::now()).is_some() {

@@ -132,7 +132,7 @@ impl Supervisor {
                 }
             }
             Source::Client(slot) => self.serve(slot, now),
-            Source::Probe(id) => self.services.probe_ready(now, Id(id), &self.poller, &mut self.logs),
+            Source::Probe(id) => self.services.probe_ready(now, id, &self.poller, &mut self.logs),
             Source::Output(id) => {
                 self.services.read_output(id, &mut self.logs);
             }
@@ -297,7 +297,7 @@ impl Supervisor {
             Phase::Storage => {
                 self.logs.stop_writer();
                 // Without a child there is no orderly end of the storage; ext4's journal has seen worse.
-                self.storage = sys::process::fork(None, shutdown::leave_storage).ok();
+                self.storage = sys::process::helper(c"init-storage", None, shutdown::leave_storage).ok();
             }
         }
     }

@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use crate::logs::Logs;
 
-/// What a file below /proc/sys is set to.
+const ROOT: &str = "/proc/sys";
+
+/// What a file below [`ROOT`] is set to; `*` stands for every folder.
 struct Setting {
     path: &'static str,
     value: &'static str,
@@ -21,18 +24,14 @@ const SETTINGS: &[Setting] = &[
     // Service addresses work between pods on one bridge, too.
     set("net/bridge/bridge-nf-call-iptables", "1"),
     // Loose: replies may take another way than requests (a bond, host-gw), a spoofed local address still falls.
-    set("net/ipv4/conf/all/rp_filter", "2"),
-    set("net/ipv4/conf/default/rp_filter", "2"),
+    set("net/ipv4/conf/*/rp_filter", "2"),
     // Nobody on the bus may change our routes.
-    set("net/ipv4/conf/all/accept_redirects", "0"),
-    set("net/ipv4/conf/default/accept_redirects", "0"),
-    set("net/ipv4/conf/all/send_redirects", "0"),
-    set("net/ipv4/conf/default/send_redirects", "0"),
-    set("net/ipv4/conf/all/accept_source_route", "0"),
-    set("net/ipv6/conf/all/accept_redirects", "0"),
+    set("net/ipv4/conf/*/accept_redirects", "0"),
+    set("net/ipv4/conf/*/send_redirects", "0"),
+    set("net/ipv4/conf/*/accept_source_route", "0"),
+    set("net/ipv6/conf/*/accept_redirects", "0"),
     // The mission's addresses are IPv4 and static: no router advertisement may add others.
-    set("net/ipv6/conf/all/accept_ra", "0"),
-    set("net/ipv6/conf/default/accept_ra", "0"),
+    set("net/ipv6/conf/*/accept_ra", "0"),
     // A flood of half-open connections does not lock the agent out.
     set("net/ipv4/tcp_syncookies", "1"),
     // What kubelet's protectKernelDefaults asks for (pkg/kubelet/cm/container_manager_linux.go).
@@ -70,10 +69,24 @@ const SETTINGS: &[Setting] = &[
 /// Sets all of them. What this kernel does not have is passed over; what it refuses is an event.
 pub fn set_all(logs: &mut Logs) {
     for Setting { path, value } in SETTINGS {
-        match fs::write(format!("/proc/sys/{path}"), value) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => logs.event(format_args!("sysctl={path} value={value} error=\"{error}\"")),
+        for path in expand(Path::new(ROOT), path) {
+            match fs::write(&path, value) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => logs.event(format_args!("sysctl={} value={value} error=\"{error}\"", path.display())),
+            }
+        }
+    }
+}
+
+/// A path with `*` is one for each folder there. For a network interface's settings these are `all` and `default`,
+/// which govern those to come, and each card that is there already, which neither reaches in every case.
+fn expand(root: &Path, path: &str) -> Vec<PathBuf> {
+    match path.split_once("/*/") {
+        None => vec![root.join(path)],
+        Some((folder, file)) => {
+            let entries = fs::read_dir(root.join(folder)).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path().join(file)).collect()
         }
     }
 }
@@ -89,6 +102,20 @@ mod tests {
             assert!(!setting.path.starts_with('/') && setting.path.contains('/') && !setting.path.contains('.'));
             assert!(!setting.value.is_empty());
         }
+    }
+
+    #[test]
+    fn a_star_is_every_folder() {
+        let root = std::env::temp_dir().join(format!("perigee-init-sysctl-{}", std::process::id()));
+        for link in ["all", "eth0"] {
+            fs::create_dir_all(root.join("conf").join(link)).unwrap();
+        }
+        let mut paths = expand(&root, "conf/*/accept_ra");
+        paths.sort();
+        assert_eq!(paths, [root.join("conf/all/accept_ra"), root.join("conf/eth0/accept_ra")]);
+        assert_eq!(expand(&root, "vm/x"), [root.join("vm/x")]);
+        assert_eq!(expand(&root, "absent/*/x"), [] as [PathBuf; 0]);
+        fs::remove_dir_all(root).unwrap();
     }
 
     #[test]

@@ -7,12 +7,13 @@ use std::path::Path;
 
 use rustix::fs::{FallocateFlags, fallocate};
 
-/// Enough for etcd's next log segment of a small cluster and everyone's state files.
-const BYTES: u64 = 32 << 20;
-/// Below this a service may fail to start.
-const TOO_LITTLE: u64 = 16 << 20;
-/// With this left beside it, the ballast is no burden, and kubelet's image collection has begun long before.
-const PLENTY: u64 = 4 * BYTES;
+/// etcd allocates its next log segment as it starts: 64 MiB (SegmentSizeBytes in server/storage/wal), and what it gets
+/// of that on a full disk stays allocated. With less beside it a service may fail to start.
+const TOO_LITTLE: u64 = 80 << 20;
+/// One start on a disk without a free block.
+const BYTES: u64 = 96 << 20;
+/// With this left beside it, the ballast is no burden.
+const PLENTY: u64 = 256 << 20;
 
 /// What to do with the ballast.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,10 +26,11 @@ pub enum Move {
     Make,
 }
 
-/// Decides by whether it is there and how much is free.
-pub fn decide(present: bool, free_bytes: u64) -> Move {
+/// Decides by whether it is there and how much is free. Its room is given away before the services start only: what
+/// fills the disk while they run would take it, too, and the next boot would have none.
+pub fn decide(starting: bool, present: bool, free_bytes: u64) -> Move {
     match present {
-        true if free_bytes < TOO_LITTLE => Move::Free,
+        true if starting && free_bytes < TOO_LITTLE => Move::Free,
         false if free_bytes >= BYTES + PLENTY => Move::Make,
         _ => Move::Keep,
     }
@@ -57,25 +59,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_freed_only_when_nothing_else_is_free() {
-        assert_eq!(decide(true, 0), Move::Free);
-        assert_eq!(decide(true, TOO_LITTLE), Move::Keep);
-        assert_eq!(decide(false, 0), Move::Keep);
+    fn it_is_freed_only_for_a_start_without_room() {
+        assert_eq!(decide(true, true, 0), Move::Free);
+        assert_eq!(decide(false, true, 0), Move::Keep);
+        assert_eq!(decide(true, true, TOO_LITTLE), Move::Keep);
+        assert_eq!(decide(true, false, 0), Move::Keep);
     }
 
     #[test]
     fn it_is_made_only_where_there_is_plenty() {
-        assert_eq!(decide(false, BYTES), Move::Keep);
-        assert_eq!(decide(false, BYTES + PLENTY), Move::Make);
-        assert_eq!(decide(true, u64::MAX), Move::Keep);
+        for starting in [false, true] {
+            assert_eq!(decide(starting, false, BYTES), Move::Keep);
+            assert_eq!(decide(starting, false, BYTES + PLENTY), Move::Make);
+            assert_eq!(decide(starting, true, u64::MAX), Move::Keep);
+        }
     }
 
     #[test]
     fn freeing_and_making_do_not_alternate() {
         let full = TOO_LITTLE - 1;
-        assert_eq!(decide(true, full), Move::Free);
-        assert_eq!(decide(false, full + BYTES), Move::Keep);
-        assert_eq!(decide(true, PLENTY), Move::Keep);
+        assert_eq!(decide(true, true, full), Move::Free);
+        assert_eq!(decide(true, false, full + BYTES), Move::Keep);
+        assert_eq!(decide(true, true, PLENTY), Move::Keep);
     }
 
     #[test]

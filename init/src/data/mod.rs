@@ -81,7 +81,7 @@ impl Data {
             DataOrigin::Volatile
         });
         let data = Self { origin };
-        data.care(BALLAST_PATIENCE, logs);
+        data.care(true, logs);
         make_folders(logs);
         let DataStatus { size_bytes, free_bytes, .. } = data.status();
         let took = (sys::now() - begin).as_millis();
@@ -110,15 +110,17 @@ impl Data {
         if statvfs(ROOT).is_ok_and(|figures| figures.f_flag.contains(StatVfsMountFlags::RDONLY)) {
             return Health::ReadOnly;
         }
-        self.care(Duration::ZERO, logs);
+        self.care(false, logs);
         Health::Well
     }
 
     /// Frees or makes the ballast.
-    fn care(&self, patience: Duration, logs: &mut Logs) {
+    fn care(&self, starting: bool, logs: &mut Logs) {
         let ballast = Path::new(BALLAST);
-        let action = ballast::decide(ballast.exists(), self.status().free_bytes);
+        let action = ballast::decide(starting, ballast.exists(), self.status().free_bytes);
         if self.is_kept() && action != ballast::Move::Keep {
+            // The services wait for the room that is freed; nothing waits for room to be taken.
+            let patience = if action == ballast::Move::Free { BALLAST_PATIENCE } else { Duration::ZERO };
             let outcome = child::work(c"init-ballast", patience, || ballast::act(action, ballast));
             logs.event(format_args!("data=ballast move={action:?} result=\"{outcome:?}\""));
         }

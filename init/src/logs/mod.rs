@@ -5,7 +5,7 @@ mod writer;
 
 use std::collections::BTreeMap;
 use std::fmt::{Arguments, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use perigee_core::service::Id;
@@ -74,6 +74,7 @@ impl Logs {
         let mut line = String::new();
         // Writing to a String cannot fail.
         let _ = write!(line, "[{:>5}.{:03}] {event}", now.as_secs(), now.subsec_millis());
+        line = line.replace('\n', " ");
         line.truncate(line.floor_char_boundary(LONGEST_EVENT));
         line.push('\n');
         self.own.push(line.as_bytes());
@@ -123,10 +124,7 @@ impl Logs {
             Some(writer) => (writer.ours, writer.theirs),
             None => rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?,
         };
-        let pid = sys::process::fork(None, || {
-            let _ = rustix::thread::set_name(c"init-log");
-            writer::run(&theirs, folder)
-        });
+        let pid = sys::process::helper(c"init-log", Some(theirs.as_fd()), || writer::run(&theirs, folder));
         self.writer = Some(Writer { ours, theirs, pid: pid.as_ref().ok().copied() });
         pid?;
         if first {

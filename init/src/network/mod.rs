@@ -131,8 +131,8 @@ impl Network {
                 let Some(place) = self.links.iter().position(|link| link.plan.name == name) else { return };
                 let link = &mut self.links[place];
                 let fresh = link.index.replace(index) != Some(index);
-                if fresh || link.carrier != carrier {
-                    link.carrier = carrier;
+                let changed = std::mem::replace(&mut link.carrier, carrier) != carrier;
+                if changed {
                     logs.event(format_args!("link={name} carrier={}", if carrier { "up" } else { "down" }));
                 }
                 // The kernel forgets the routes of a link that is switched off.

@@ -1,11 +1,13 @@
 //! Making processes. PID 1 has one thread, so a child may go on running ordinary code after the fork.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::{io, ptr};
 
 use rustix::process::Pid;
 
+/// After standard input, output and error.
+const FIRST_OTHER: u32 = 3;
 /// linux/sched.h; libc's constant is too narrow for it.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
@@ -33,6 +35,33 @@ pub fn fork(cgroup: Option<BorrowedFd<'_>>, body: impl FnOnce() -> i32) -> io::R
         }
         pid => i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(io::Error::last_os_error),
     }
+}
+
+/// Runs `body` in a new process that stays a copy of PID 1, named `name` (at most 15 bytes). Of PID 1's descriptors it
+/// has the first three and `keep`: a copy of a watched one would keep it in PID 1's epoll after its close there.
+///
+/// # Errors
+/// As [`fork`].
+pub fn helper(name: &'static CStr, keep: Option<BorrowedFd<'_>>, body: impl FnOnce() -> i32) -> io::Result<Pid> {
+    fork(None, || {
+        let _ = rustix::thread::set_name(name);
+        let begin = match keep.map(|keep| keep.as_raw_fd().unsigned_abs()) {
+            Some(keep) => {
+                close(FIRST_OTHER, keep.saturating_sub(1));
+                FIRST_OTHER.max(keep + 1)
+            }
+            None => FIRST_OTHER,
+        };
+        close(begin, u32::MAX);
+        body()
+    })
+}
+
+/// Closes the descriptors from `first` to `last`; none if they are the other way round.
+fn close(first: u32, last: u32) {
+    // SAFETY: only helpers come here. The owners of these descriptors are in their copy of PID 1's memory, which their
+    // bodies do not reach and which ends without being dropped.
+    unsafe { libc::close_range(first, last, 0) };
 }
 
 /// Becomes `program`. Returns only if that fails.
