@@ -24,7 +24,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// The longest times to wait, under emulation on a host with other things to do; on real machines all of them are
 /// seconds.
 const KERNEL_TIMEOUT: Duration = Duration::from_secs(120);
-const SERVICES_TIMEOUT: Duration = Duration::from_secs(420);
+const SERVICES_TIMEOUT: Duration = Duration::from_secs(600);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 /// An orderly power-off: PID 1 gives each service its own time.
 const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(90);

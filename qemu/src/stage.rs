@@ -4,64 +4,73 @@ use std::time::Duration;
 
 use crate::console::Line;
 
-/// The kernel's first line in its log; its clock is about zero there.
-pub const KERNEL: &str = "Linux version ";
-/// The kernel's last line before PID 1's first instruction.
-pub const PID1: &str = "Run /sbin/init as init process";
+/// The kernel's first line.
+const KERNEL: &str = "Linux version ";
+/// PID 1's first line.
+pub const PID1: &str = "init=started";
 
 /// Times of a boot's first stages on the host's clock, from the machine's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stages {
-    /// The kernel's clock began to count: the firmware (and the loader) are done.
+    /// The kernel's first line: the firmware (and the loader) are done.
     pub kernel: Duration,
-    /// PID 1 was started.
+    /// PID 1's first line.
     pub pid1: Duration,
 }
 
 impl Stages {
-    /// The stages of the first boot in `lines`, once PID 1 has been started.
+    /// The stages of the first boot in `lines`, once PID 1 has spoken.
     ///
-    /// The kernel's log begins before its console does, so its start is taken from its own stamp of the line about
-    /// PID 1, which comes on the console when it is written.
+    /// Where the kernel's console comes later than its log, its first line is late: then its start is counted back
+    /// from PID 1's line, which has the time since the kernel's start in it.
     pub fn of(lines: &[Line]) -> Option<Self> {
         let pid1 = lines.iter().find(|line| line.text.contains(PID1))?;
-        let since_kernel = kernel_stamp(&pid1.text)?;
-        Some(Self { kernel: pid1.at.saturating_sub(since_kernel), pid1: pid1.at })
+        let kernel = lines.iter().find(|line| line.text.contains(KERNEL))?;
+        let counted_back = pid1.at.saturating_sub(stamp(&pid1.text)?);
+        Some(Self { kernel: kernel.at.min(counted_back), pid1: pid1.at })
     }
 }
 
-/// The kernel's own stamp of a line: `[    1.234567] …` (CONFIG_PRINTK_TIME), seconds since its start.
-pub fn kernel_stamp(text: &str) -> Option<Duration> {
-    let stamp = text.trim_start().strip_prefix('[')?.split_once(']')?.0;
-    let (seconds, micros) = stamp.trim().split_once('.')?;
-    (micros.len() == 6).then_some(())?;
-    Some(Duration::from_secs(seconds.parse().ok()?) + Duration::from_micros(micros.parse().ok()?))
+/// A line's own stamp, seconds since the kernel's start: `[    1.234567] …` from the kernel (CONFIG_PRINTK_TIME),
+/// `[    1.234] …` from PID 1.
+fn stamp(text: &str) -> Option<Duration> {
+    let stamp = text.strip_prefix('[')?.split_once(']')?.0;
+    Duration::try_from_secs_f64(stamp.trim().parse().ok()?).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn line(ms: u64, text: &str) -> Line {
+        Line { at: Duration::from_millis(ms), text: text.into() }
+    }
+
     #[test]
-    fn kernel_stamps_are_read_and_nothing_else_is() {
-        assert_eq!(kernel_stamp("[    1.030200] Run /sbin/init"), Some(Duration::from_micros(1_030_200)));
-        assert_eq!(kernel_stamp("[12345.000001] x"), Some(Duration::from_micros(12_345_000_001)));
-        for text in ["", "[", "[1.0]", "[a.000000] x", "[ 1.00000b] x", "1.000000] x", "[    1.030200"] {
-            assert_eq!(kernel_stamp(text), None, "{text}");
+    fn stamps_are_read_and_nothing_else_is() {
+        assert_eq!(stamp("[    1.030200] Freeing unused kernel memory"), Some(Duration::from_micros(1_030_200)));
+        assert_eq!(stamp("[    6.038] init=started"), Some(Duration::from_millis(6038)));
+        for text in ["", "[", "[a.000000] x", "[ -1.0] x", "[inf] x", "1.000000] x", "[    1.030200"] {
+            assert_eq!(stamp(text), None, "{text}");
         }
     }
 
     #[test]
-    fn the_kernels_start_is_counted_back_from_the_line_about_pid_1() {
-        let line = |ms, text: &str| Line { at: Duration::from_millis(ms), text: text.into() };
+    fn the_kernel_starts_with_its_first_line() {
         let lines = [
             line(2000, "BdsDxe: starting Boot0001"),
-            line(5100, "[    0.000000] Linux version 6.12.95"),
-            line(6000, "[    1.500000] Run /sbin/init as init process"),
-            line(9000, "[    1.400000] Run /sbin/init as init process"),
+            line(4100, "[    0.000000] Linux version 6.12.95"),
+            line(6000, "[    1.500] init=started version=0.1.0"),
+            line(9000, "[    1.400] init=started version=0.1.0"),
         ];
         let stages = Stages::of(&lines).unwrap();
-        assert_eq!((stages.kernel.as_millis(), stages.pid1.as_millis()), (4500, 6000));
+        assert_eq!((stages.kernel.as_millis(), stages.pid1.as_millis()), (4100, 6000));
         assert_eq!(Stages::of(&lines[..2]), None);
+    }
+
+    #[test]
+    fn a_late_console_does_not_move_the_kernels_start() {
+        let lines = [line(5900, "[    0.000000] Linux version 6.12.95"), line(6000, "[    1.500] init=started")];
+        assert_eq!(Stages::of(&lines).unwrap().kernel.as_millis(), 4500);
     }
 }

@@ -16,10 +16,10 @@ use perigee_qemu::{Cluster, Kubectl, Plan};
 const PERIOD: Duration = Duration::from_secs(1);
 /// Memory of a test's machine: twice what a single node needs, MiB.
 const MEMORY_MIB: u32 = 1024;
-/// Longest times under emulation on a host with other things to do: five times what is usual.
-pub const SERVICES_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest times under emulation on a host with other things to do: ten times what is usual.
+pub const SERVICES_TIMEOUT: Duration = Duration::from_secs(600);
 /// See [`SERVICES_TIMEOUT`].
-pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(420);
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Where images are built and machines run.
 #[derive(Debug)]

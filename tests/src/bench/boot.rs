@@ -40,7 +40,7 @@ fn once(lab: &mut Lab, arch: Arch) -> Result<Vec<(&'static str, f64)>> {
         let exec = service(&status, name)?.first_exec_ms.with_context(|| format!("{name} was never started"))?;
         Ok(seconds(exec.saturating_sub(status.pid1_started_ms)))
     };
-    let kernel_to_pid1 = seconds(status.pid1_started_ms);
+    let kernel_to_pid1 = (stages.pid1 - stages.kernel).as_secs_f64();
     let pid1_to_kubelet = exec("kubelet")?;
     rig.tell(&Request::PowerOff)?;
     rig.cluster.machine(0)?.wait_end(POWER_OFF_TIMEOUT)?;
