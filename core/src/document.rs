@@ -119,13 +119,16 @@ impl Wrong {
     }
 }
 
-/// `text` as an error shows it: in quotes, escaped, and never longer than a line.
-pub(crate) fn quoted(text: &str) -> String {
+/// `text` as an error shows it: on one line, escaped, and never long.
+pub(crate) fn shown(text: &str) -> String {
     const SHOWN_CHARS: usize = 60;
-    match text.char_indices().nth(SHOWN_CHARS) {
-        Some((end, _)) => format!("{:?}...", &text[..end]),
-        None => format!("{text:?}"),
-    }
+    let (start, rest) = text.char_indices().nth(SHOWN_CHARS).map_or((text, ""), |(end, _)| text.split_at(end));
+    start.escape_debug().chain(if rest.is_empty() { "" } else { "..." }.chars()).collect()
+}
+
+/// The same in quotes.
+pub(crate) fn quoted(text: &str) -> String {
+    format!("\"{}\"", shown(text))
 }
 
 /// A table whose keys are all known.
@@ -151,7 +154,7 @@ impl<'a> Table<'a> {
         Err(Error {
             file: document.file.to_owned(),
             line: document.line(first.span().start),
-            key: first.get_ref().chars().flat_map(char::escape_default).collect(),
+            key: shown(first.get_ref()),
             expected: format!("one of {}", keys.iter().map(|key| key.name).collect::<Vec<_>>().join(", ")),
             found: "an unknown key".to_owned(),
             example: near.map_or("", |key| key.example),
@@ -205,8 +208,10 @@ impl<'a> Table<'a> {
             table
                 .iter()
                 .map(|(name, item)| {
-                    text(item, &|text| parse(name.get_ref(), text))
-                        .map_err(|wrong| Wrong { found: format!("{} = {}", name.get_ref(), wrong.found), ..wrong })
+                    text(item, &|text| parse(name.get_ref(), text)).map_err(|wrong| Wrong {
+                        found: format!("{} = {}", shown(name.get_ref()), wrong.found),
+                        ..wrong
+                    })
                 })
                 .collect()
         })

@@ -1,9 +1,9 @@
 //! `${NAME}` in service files and configuration templates.
 
-use alloc::format;
 use alloc::string::String;
 
 use super::{VARIABLES, Variables};
+use crate::document::shown;
 
 /// A `${NAME}` that no mission gives a value to, or a `${` that no `}` ends.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -12,7 +12,7 @@ use super::{VARIABLES, Variables};
     known = VARIABLES.join(", ")
 )]
 pub struct UnknownVariable {
-    /// What stands in the text: `${NAME}`, or `${` and the rest of the line.
+    /// What stands in the text: `${NAME}`, or `${` and what follows where no `}` does.
     pub written: String,
 }
 
@@ -40,10 +40,10 @@ fn replace<'v>(text: &str, value: impl Fn(&str) -> Option<&'v str>) -> Result<St
             rest = after;
             continue;
         }
-        let line = after.lines().next().unwrap_or_default();
-        let (name, after) = after.split_once('}').ok_or_else(|| UnknownVariable { written: format!("${{{line}") })?;
+        let unknown = |length| UnknownVariable { written: shown(&rest[start..start + length]) };
+        let (name, after) = after.split_once('}').ok_or_else(|| unknown(rest.len() - start))?;
         result.push_str(before);
-        result.push_str(value(name).ok_or_else(|| UnknownVariable { written: format!("${{{name}}}") })?);
+        result.push_str(value(name).ok_or_else(|| unknown("${}".len() + name.len()))?);
         rest = after;
     }
     result.push_str(rest);
@@ -82,7 +82,7 @@ mod tests {
             ("a ${NODE} b", "${NODE}"),
             ("a ${} b", "${}"),
             ("a ${NODE_NAME", "${NODE_NAME"),
-            ("a ${NODE_NAME\nb", "${NODE_NAME"),
+            ("a ${NODE_NAME\nb", "${NODE_NAME\\nb"),
             ("${${NODE_NAME}}", "${${NODE_NAME}"),
         ] {
             assert_eq!(expand(text, &variables()), Err(UnknownVariable { written: written.to_owned() }), "{text}");

@@ -5,6 +5,7 @@
 //! `PERIGEE_SEEDS=<count>` runs more of them.
 
 mod oracle;
+#[path = "../random/mod.rs"]
 mod random;
 mod scenario;
 mod world;

@@ -119,7 +119,7 @@ impl World {
                 cgroup.main = None;
                 if random.percent(self.faults.orphans) {
                     cgroup.orphans_of = Some(run);
-                } else if cgroup.stuck_until > now || random.percent(50) {
+                } else if std::mem::take(&mut cgroup.stuck_until) > now || random.percent(50) {
                     // The edge may see the cgroup empty before it sees the process end, or after; unasked, it need not
                     // look.
                     self.plan(now + random.up_to(EDGE_DELAY), Happening::Tell(Event::Empty(id)));

@@ -1,4 +1,7 @@
 //! SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014): all that a seed decides.
+//!
+//! Each test crate uses what it needs of it.
+#![allow(dead_code)]
 
 use std::time::Duration;
 
@@ -43,5 +46,25 @@ impl Random {
 
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.index(items.len())]
+    }
+
+    /// Does to bytes what space and people do: flips, losses, doublings, pieces moved, ends cut off.
+    pub fn damage(&mut self, bytes: &mut Vec<u8>) {
+        for _ in 0..=self.below(4) {
+            let (at, len) = (self.index(bytes.len() + 1), self.index(24));
+            let piece = at.min(bytes.len())..(at + len).min(bytes.len());
+            match self.below(6) {
+                0 => bytes.truncate(at),
+                1 => drop(bytes.drain(piece)),
+                2 => {
+                    let copy = bytes[piece].to_vec();
+                    let to = self.index(bytes.len() + 1);
+                    drop(bytes.splice(to..to, copy));
+                }
+                3 => bytes.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << self.below(8)),
+                4 => bytes.insert(at, self.next() as u8),
+                _ => bytes.insert(at, *self.pick(b"\"'[]{}=#.,\\\n -_0$")),
+            }
+        }
     }
 }
