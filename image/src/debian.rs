@@ -40,9 +40,9 @@ impl Package {
         let table = apt_cache(&["madison"], &[name])?;
         let versions = table.lines().filter_map(|line| line.split('|').nth(1)).map(str::trim);
         // madison lists the newest first; Debian marks a repacked source as in `1.95.0+dfsg1-2`.
-        let version = versions.into_iter().find(|version| {
-            version.strip_prefix(upstream).is_some_and(|rest| rest.starts_with(['+', '-']))
-        });
+        let version = versions
+            .into_iter()
+            .find(|version| version.strip_prefix(upstream).is_some_and(|rest| rest.starts_with(['+', '-'])));
         let version = version.with_context(|| format!("no configured Debian suite has {name} {upstream}"))?;
         Ok(Self { name: name.to_owned(), version: version.to_owned() })
     }

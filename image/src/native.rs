@@ -165,3 +165,27 @@ const EROFS_OPTIONS: [&str; 6] = [
     "--disable-fuse",
     "--without-selinux",
 ];
+
+/// The version of cargo-deny that `deny.toml` is written for.
+const CARGO_DENY: &str = "0.20.2";
+
+/// The host's `cargo-deny`, for the test suite; `cargo-deny check licenses bans sources` needs no network.
+///
+/// Compiled without optimization: it runs for a second, and the optimizer would take minutes.
+pub fn cargo_deny(ctx: &Ctx) -> Result<PathBuf> {
+    let done = ctx.step("cargo-deny", Duration::from_secs(180), Key::new("1").text(CARGO_DENY), |job| {
+        let target = job.out.join("target");
+        job.run(
+            Command::new("cargo")
+                .args(["install", "--locked", "--debug", "--no-default-features", "--version", CARGO_DENY, "--root"])
+                .arg(&job.out)
+                .arg(format!("--jobs={}", ctx.jobs))
+                .arg("cargo-deny")
+                .env("CARGO_TARGET_DIR", &target)
+                .env("CARGO_PROFILE_DEV_DEBUG", "false")
+                .env_remove("RUSTFLAGS"),
+        )?;
+        Ok(fs::remove_dir_all(target)?)
+    })?;
+    Ok(done.join("bin/cargo-deny"))
+}

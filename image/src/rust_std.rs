@@ -1,7 +1,7 @@
 //! Rust's standard library for targets other than the host's.
 //!
 //! With rustup it is one `rustup target add`. Where that cannot download, it is built from source with cargo's
-//! `-Zbuild-std`, from Debian's `rust-src` package in the very version of the compiler.
+//! `-Zbuild-std`, from a Debian package in the very version of the compiler.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -50,11 +50,14 @@ impl RustStd {
     }
 }
 
-/// The standard library's source from Debian's `rust-src`.
+/// The standard library's source from Debian.
 fn debian_source(ctx: &Ctx) -> Result<PathBuf> {
     let verbose = rustc(&["-vV"])?;
-    let release = verbose.lines().find_map(|line| line.strip_prefix("release: ")).context("rustc -vV has no release")?;
-    let package = Package::binary_of_upstream("rust-src", release)?;
+    let release =
+        verbose.lines().find_map(|line| line.strip_prefix("release: ")).context("rustc -vV has no release")?;
+    // The second is the Rust that Debian keeps current for its browsers.
+    let package = Package::binary_of_upstream("rust-src", release)
+        .or_else(|_| Package::binary_of_upstream("rust-web-src", release))?;
     let done = ctx.step("rust-src", Duration::from_secs(20), Key::new("1").text(&package.id()), |job| {
         let root = job.out.join("root");
         package.unpack(job, &root)?;
