@@ -267,3 +267,23 @@ pub fn human(time: Duration) -> String {
     let seconds = time.as_secs();
     if seconds < 60 { format!("{seconds} s") } else { format!("{} min {:02} s", seconds / 60, seconds % 60) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_steps_result_is_known_by_the_key_in_its_folders_name() {
+        assert!(is_result("kube-x86_64-2c25d1d16d07b933/kube"));
+        for other in
+            ["target/debug/x", "flight/x86_64-unknown-linux-gnu/flight/init", "kernel-x86_64.partial-13637/kernel"]
+        {
+            assert!(!is_result(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_key_tells_apart_what_is_split_differently() {
+        assert_ne!(Key::new("a").text("bc").finish(), Key::new("ab").text("c").finish());
+    }
+}

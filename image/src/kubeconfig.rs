@@ -45,3 +45,33 @@ impl Display for Kubeconfig<'_> {
         writeln!(f, "current-context: \"{cluster}\"")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_client_reads_back_what_was_written() {
+        let kubeconfig = Kubeconfig {
+            cluster: "first-light",
+            server: "https://127.0.0.1:16443",
+            user: "admin",
+            authority: b"authority",
+            certificate: b"certificate",
+            key: b"key",
+        };
+        let read: Value = serde_norway::from_str(&kubeconfig.to_string()).unwrap();
+        assert_eq!((&read["apiVersion"], &read["kind"]), (&"v1".into(), &"Config".into()));
+        let (cluster, user) = (&read["clusters"][0], &read["users"][0]);
+        assert_eq!(cluster["cluster"]["server"], "https://127.0.0.1:16443");
+        let decode = |data: &Value| STANDARD.decode(data.as_str().unwrap()).unwrap();
+        assert_eq!(decode(&cluster["cluster"]["certificate-authority-data"]), b"authority");
+        assert_eq!(decode(&user["user"]["client-certificate-data"]), b"certificate");
+        assert_eq!(decode(&user["user"]["client-key-data"]), b"key");
+        let context = &read["contexts"][0];
+        assert_eq!(context["name"], read["current-context"]);
+        assert_eq!((&context["context"]["cluster"], &context["context"]["user"]), (&cluster["name"], &user["name"]));
+    }
+}

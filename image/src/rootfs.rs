@@ -205,3 +205,69 @@ fn pack(job: &Job, mkfs: &Path, version: &str, tree: &Path) -> Result<()> {
     let uuid = Guid::derive(&["root", version]).to_string();
     job.run(&mut erofs::command(mkfs, &PACKING, hints, &uuid, tree, &job.out.join("root.erofs")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scratch;
+
+    fn parts(folder: &Path) -> Parts {
+        let program = |name: &str| {
+            let path = folder.join(name);
+            fs::write(&path, format!("\x7fELF {name}")).unwrap();
+            path
+        };
+        let [init, agent, demo, pause] = ["init", "agent", "demo", "pause"].map(program);
+        let [kube, containerd, shim, runc] = ["kube", "containerd", "shim", "runc"].map(program);
+        let [etcd, cni, coredns, nft, e2fsck] = ["etcd", "cni", "coredns", "nft", "e2fsck"].map(program);
+        let [mount, umount, data] = ["mount", "umount", "data.ext4"].map(program);
+        Parts {
+            flight: FlightBins { init, agent, demo, pause },
+            go: GoParts { kube, containerd, shim, runc, etcd, cni, coredns },
+            nft,
+            e2fsck,
+            mount: MountTools { mount, umount },
+            data,
+        }
+    }
+
+    fn staged(scratch: &Scratch) -> Tree {
+        let tree = Tree::new(scratch.path().join("tree")).unwrap();
+        stage(&tree, Arch::X86_64, &parts(scratch.path()), "1.2.3+x").unwrap();
+        tree
+    }
+
+    #[test]
+    fn the_root_has_all_that_services_start_and_may_fly() {
+        let scratch = Scratch::new("rootfs");
+        let tree = staged(&scratch);
+        for spec in services::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs/services")).unwrap() {
+            check_program(&tree, &spec).unwrap();
+        }
+        for (link, _) in LINKS {
+            assert!(tree.host(link).is_file(), "{link} leads nowhere");
+        }
+        fs::remove_file(tree.host("/usr/share/perigee/data.ext4")).unwrap();
+        let inspection = Inspection::of(tree.root()).unwrap();
+        inspection.check().unwrap();
+        assert_eq!(inspection.elf.len(), 12);
+    }
+
+    #[test]
+    fn the_root_says_which_version_it_is() {
+        let scratch = Scratch::new("rootfs-version");
+        let tree = staged(&scratch);
+        assert_eq!(fs::read_to_string(tree.host("/usr/share/perigee/version")).unwrap(), "1.2.3+x\n");
+        assert!(fs::read_to_string(tree.host("/etc/os-release")).unwrap().contains("PRETTY_NAME=\"Perigee 1.2.3+x\""));
+    }
+
+    #[test]
+    fn a_service_without_a_program_is_refused() {
+        let scratch = Scratch::new("rootfs-program");
+        let tree = Tree::new(scratch.path().join("tree")).unwrap();
+        let text = "description = \"x\"\nexec = [\"/usr/bin/nope\"]\n";
+        let spec = perigee_core::spec::parse("x", "x.toml", text).unwrap();
+        let error = check_program(&tree, &spec).unwrap_err().to_string();
+        assert_eq!(error, "x: `exec` starts /usr/bin/nope, which is not in the image");
+    }
+}
