@@ -17,7 +17,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// The port of the API, with mutual TLS.
 const PORT: u16 = 7443;
-/// The same API on the node itself, for root.
+/// The port of this node's API server, if it has one.
+const API_SERVER_PORT: u16 = 6443;
+/// The same API as on [`PORT`] on the node itself, for root.
 const SOCKET: &str = "/run/perigee/agent.sock";
 /// Strokes per watchdog period: one may be late.
 const WATCHDOG_STROKES: u32 = 3;
@@ -58,7 +60,12 @@ async fn run() -> Result<(), Error> {
     tokio::spawn(server::serve_tls(command, tls, Gate::new(), node));
     event!("listening address={address} socket={SOCKET}");
 
-    if let Some(addons) = Addons::find(config, Path::new("/usr/share/perigee/manifests.json")) {
+    let addons = Addons {
+        config: config.to_owned(),
+        manifests: "/usr/share/perigee/manifests.json".into(),
+        api_server: SocketAddr::from((Ipv4Addr::LOCALHOST, API_SERVER_PORT)),
+    };
+    if addons.is_ours() {
         tokio::spawn(addons::keep(addons));
     }
     keep_pid1_informed().await

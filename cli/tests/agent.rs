@@ -18,9 +18,11 @@ use perigee_agent::node::Node;
 use perigee_agent::server::{self, Gate};
 use perigee_agent::tls;
 use perigee_core::control::{MAX_REQUEST_BYTES, Request, Response};
-use rustls::pki_types::UnixTime;
+use rustls::crypto::ring;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::time_provider::TimeProvider;
-use rustls::{ClientConfig, ClientConnection, ServerConfig, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, UnixListener};
@@ -43,7 +45,7 @@ impl Served {
 
     fn with(idle: Duration, change: impl FnOnce(&mut ServerConfig)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        pki::write(folder.path(), "localhost");
+        pki::write(folder.path());
         let mut config = Arc::unwrap_or_clone(tls::server(folder.path()).unwrap());
         change(&mut config);
         let node = Node { init_socket: folder.path().join("init.sock"), root: folder.path().join("root") };
@@ -77,7 +79,25 @@ impl Served {
     }
 
     fn operator(&self) -> StreamOwned<ClientConnection, TcpStream> {
-        self.raw(pki::client(self.pki(), Some("operator")))
+        self.raw(client_config(self.pki(), Some("operator")))
+    }
+}
+
+/// A client that believes the authority in `folder` and shows `certificate`, if any.
+fn client_config(folder: &Path, certificate: Option<&str>) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(folder.join("agent-ca.crt")).unwrap()).unwrap();
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_root_certificates(roots);
+    match certificate {
+        None => builder.with_no_client_auth(),
+        Some(name) => {
+            let certificate = CertificateDer::from_pem_file(folder.join(format!("{name}.crt"))).unwrap();
+            let key = PrivateKeyDer::from_pem_file(folder.join(format!("{name}.key"))).unwrap();
+            builder.with_client_auth_cert(vec![certificate], key).unwrap()
+        }
     }
 }
 
@@ -130,17 +150,17 @@ fn a_pid1_that_is_not_there_is_an_answer() {
 fn strangers_are_not_served() {
     let served = Served::new();
     let foreign = tempfile::tempdir().unwrap();
-    pki::write(foreign.path(), "localhost");
-    let mut believing = pki::client(served.pki(), None);
+    pki::write(foreign.path());
+    let mut believing = client_config(served.pki(), None);
     for (stranger, config) in [
         ("without a certificate", believing.clone()),
         ("with another mission's certificate", {
             believing.client_auth_cert_resolver =
-                pki::client(foreign.path(), Some("operator")).client_auth_cert_resolver;
+                client_config(foreign.path(), Some("operator")).client_auth_cert_resolver;
             believing
         }),
         // A server's certificate is no client's.
-        ("with the agent's own certificate", pki::client(served.pki(), Some("agent"))),
+        ("with the agent's own certificate", client_config(served.pki(), Some("agent"))),
     ] {
         let mut stream = served.raw(config);
         let _may_fail_at_once = stream.write_all(b"{\"verb\":\"reboot\"}\n");

@@ -1,7 +1,7 @@
 //! As much of the API server's client as server-side apply needs: one connection, one `PATCH` after the other.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +17,6 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-/// This node's own API server.
-const ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 6443);
 /// Who owns the fields that manifests set; `force` takes back what others changed.
 const QUERY: &str = "fieldManager=perigee&force=true";
 /// Server-side apply takes YAML, of which JSON is a part (Kubernetes API concepts, "Server-Side Apply").
@@ -34,13 +32,13 @@ const BUFFER_BYTES: usize = 8 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody there, or nobody who can be believed.
-    #[error("API server at {ADDRESS}: {0}")]
+    #[error("API server: {0}")]
     Connect(#[from] io::Error),
     /// The connection broke, or the answer is no HTTP.
-    #[error("API server at {ADDRESS}: {0}")]
+    #[error("API server: {0}")]
     Http(#[from] hyper::Error),
     /// No answer in time.
-    #[error("API server at {ADDRESS}: no answer in {} s", TIMEOUT.as_secs())]
+    #[error("API server: no answer in {} s", TIMEOUT.as_secs())]
     Timeout,
     /// It does not want the object, or not yet.
     #[error("{path}: {status}: {reason}")]
@@ -57,18 +55,19 @@ pub enum Error {
 /// One connection to the API server.
 #[derive(Debug)]
 pub struct Api {
+    address: SocketAddr,
     sender: SendRequest<Full<Bytes>>,
 }
 
 impl Api {
-    /// Connects and shows the certificate in `config`.
+    /// Connects to `address`, for which the API server's certificate must be, and shows the one in `config`.
     ///
     /// # Errors
     /// [`Error::Connect`], [`Error::Http`], [`Error::Timeout`].
-    pub async fn connect(config: Arc<ClientConfig>) -> Result<Self, Error> {
+    pub async fn connect(address: SocketAddr, config: Arc<ClientConfig>) -> Result<Self, Error> {
         let connect = async {
-            let stream = TcpStream::connect(ADDRESS).await?;
-            TlsConnector::from(config).connect(ServerName::from(ADDRESS.ip()), stream).await
+            let stream = TcpStream::connect(address).await?;
+            TlsConnector::from(config).connect(ServerName::from(address.ip()), stream).await
         };
         let stream = timeout(TIMEOUT, connect).await.map_err(|_| Error::Timeout)??;
         let mut builder = http1::Builder::new();
@@ -77,7 +76,7 @@ impl Api {
             // Ends with the sender; a failure shows in its answers.
             let _seen_by_the_sender = connection.await;
         });
-        Ok(Self { sender })
+        Ok(Self { address, sender })
     }
 
     /// Makes the object at `path` have the fields in `body`.
@@ -91,7 +90,7 @@ impl Api {
             reason,
         };
         let request = Request::patch(format!("{path}?{QUERY}"))
-            .header(header::HOST, ADDRESS.to_string())
+            .header(header::HOST, self.address.to_string())
             .header(header::CONTENT_TYPE, CONTENT_TYPE)
             .header(header::ACCEPT, "application/json")
             .body(Full::new(Bytes::from(body)))

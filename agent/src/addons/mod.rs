@@ -7,6 +7,7 @@ mod api;
 mod manifests;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,8 +29,12 @@ const DRIFT_PERIOD: Duration = Duration::from_secs(60 * 60);
 /// What is needed to apply the manifests.
 #[derive(Clone, Debug)]
 pub struct Addons {
-    config: PathBuf,
-    manifests: PathBuf,
+    /// The node's configuration: mission, node's name, certificates.
+    pub config: PathBuf,
+    /// The image's manifests.
+    pub manifests: PathBuf,
+    /// This node's API server.
+    pub api_server: SocketAddr,
 }
 
 /// Why a round was not complete.
@@ -50,11 +55,10 @@ enum Error {
 }
 
 impl Addons {
-    /// The work of this node, if it has the right to do it: only control-plane nodes hold the certificate.
+    /// Whether this node has the right to do it: only control-plane nodes hold the certificate.
     #[must_use]
-    pub fn find(config: &Path, manifests: &Path) -> Option<Self> {
-        let certificate = config.join("pki/addons.crt");
-        certificate.exists().then(|| Self { config: config.to_owned(), manifests: manifests.to_owned() })
+    pub fn is_ours(&self) -> bool {
+        self.config.join("pki/addons.crt").exists()
     }
 
     /// Applies what is not in `applied` yet, in order; returns how many there are.
@@ -63,7 +67,7 @@ impl Addons {
         let text = read(&self.manifests)?;
         let manifests =
             Manifest::list(&text).map_err(|source| Error::Manifests { path: self.manifests.clone(), source })?;
-        let mut api = Api::connect(tls::api_client(&self.config.join("pki"))?).await?;
+        let mut api = Api::connect(self.api_server, tls::api_client(&self.config.join("pki"))?).await?;
         for manifest in &manifests {
             if applied.iter().any(|path| path == manifest.path) {
                 continue;
