@@ -98,7 +98,7 @@ pub fn processes(seen: &Processes) -> String {
     }
     let all_ms = (seen.cpu_busy_ms + seen.cpu_idle_ms).max(1);
     format!(
-        "memory: {} of {} available; PSS of all {}; processors {} % busy since boot; {} written to disk\n\n{table}",
+        "memory: {} of {} available; PSS of all {}\nprocessors: {} % busy since boot; disks: {} written\n\n{table}",
         bytes(seen.memory_available_bytes),
         bytes(seen.memory_total_bytes),
         bytes(processes.iter().map(|process| process.pss_bytes).sum()),
@@ -122,7 +122,7 @@ pub fn inspection(seen: &Inspection) -> String {
     let mut table = Table::new(&[("", Align::Left); 4]);
     for mount in &seen.mounts {
         let writable = if mount.options.iter().any(|option| option == "ro") { "ro" } else { "rw" };
-        table.row([mount.target.clone(), mount.kind.clone(), writable.to_owned(), mount.source.clone()]);
+        table.row([format!("  {}", mount.target), mount.kind.clone(), writable.to_owned(), mount.source.clone()]);
     }
     text + &table.to_string()
 }
@@ -132,5 +132,189 @@ fn list(text: &mut String, name: &str, items: &[impl ToString]) {
     let _infallible = writeln!(text, "{name:<13} {count}");
     for item in items {
         let _infallible = writeln!(text, "  {}", item.to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use perigee_core::control::{Data, Link, ServiceStatus};
+    use perigee_core::inspect::{Mount, Process};
+
+    use super::*;
+
+    /// What a terminal has.
+    const COLUMNS: usize = 80;
+    const MIB: u64 = 1024 * 1024;
+
+    fn service(name: &str, state: ServiceState, exec_ms: Option<u64>, ready_ms: Option<u64>) -> ServiceStatus {
+        ServiceStatus {
+            name: name.into(),
+            state,
+            pid: exec_ms.map(|_| 123),
+            restarts: 0,
+            since_ms: ready_ms.or(exec_ms).unwrap_or(1_600),
+            first_exec_ms: exec_ms,
+            first_ready_ms: ready_ms,
+            last_exit: None,
+            memory_bytes: 183 * MIB + MIB / 3,
+            memory_peak_bytes: 200 * MIB,
+            cpu_usec: 12_000_000,
+        }
+    }
+
+    fn node() -> Status {
+        let mut kubelet = service("kubelet", ServiceState::BackOff, Some(17_000), Some(22_900));
+        (kubelet.restarts, kubelet.last_exit) = (12, Some("signal 9".into()));
+        Status {
+            node: "node-1".into(),
+            version: "0.1.0".into(),
+            boot_id: "6f1c4e0e-7d5a-4d9e-8e54-0d6b1f3a9c11".into(),
+            now_ms: 132_000,
+            pid1_started_ms: 1_600,
+            data: Data { origin: DataOrigin::Clean, size_bytes: 4096 * MIB, free_bytes: 3300 * MIB },
+            services: vec![
+                service("etcd", ServiceState::Ready, Some(1_900), Some(4_100)),
+                service("kube-apiserver", ServiceState::Ready, Some(4_100), Some(25_300)),
+                service("kube-controller-manager", ServiceState::Waiting, None, None),
+                kubelet,
+            ],
+            links: vec![Link { name: "eth0".into(), carrier: false, configured: true }],
+        }
+    }
+
+    fn assert_fits(text: &str) {
+        for line in text.lines() {
+            assert!(line.chars().count() <= COLUMNS, "{} columns: {line}\n{text}", line.chars().count());
+        }
+    }
+
+    #[test]
+    fn a_status_has_a_line_for_each_thing() {
+        let text = status(&node());
+        let expected = "\
+node-1: version 0.1.0, up 2 m 12 s, boot 6f1c4e0e
+data: 3.2 GiB of 4.0 GiB free, clean
+eth0: NO CARRIER, configured
+
+SERVICE                  STATE          FOR  RESTARTS   MEMORY  LAST END
+etcd                     ready      2 m 7 s         0  183 MiB
+kube-apiserver           ready     1 m 46 s         0  183 MiB
+kube-controller-manager  waiting   2 m 10 s         0  183 MiB
+kubelet                  back-off  1 m 49 s        12  183 MiB  signal 9
+";
+        assert_eq!(text, expected, "\n{text}");
+        assert_fits(&text);
+    }
+
+    #[test]
+    fn a_timeline_has_a_bar_for_each_service() {
+        let text = timeline(&node());
+        let scale = "                         0 s                             25.3 s\n";
+        let bars = "\
+init                       █                                      1.6 s → 1.6 s
+etcd                       ████                                   1.9 s → 4.1 s
+kube-apiserver                 ████████████████████████████████   4.1 s → 25.3 s
+kubelet                                           █████████      17.0 s → 22.9 s
+kube-controller-manager                                          not started
+";
+        assert_eq!(text, format!("{scale}{bars}"), "\n{text}");
+        assert_fits(&text);
+    }
+
+    #[test]
+    fn a_service_on_its_way_has_an_open_bar_until_now() {
+        let mut node = node();
+        node.now_ms = 30_000;
+        node.services[1].first_ready_ms = None;
+        let text = timeline(&node);
+        assert!(text.contains("30.0 s") && text.contains("░") && text.contains("4.1 s → ?"), "\n{text}");
+        assert_fits(&text);
+    }
+
+    #[test]
+    fn a_node_that_says_nothing_makes_no_nonsense() {
+        let mut node = node();
+        (node.now_ms, node.pid1_started_ms, node.boot_id) = (0, 0, String::new());
+        node.services.clear();
+        assert_fits(&status(&node));
+        assert_fits(&timeline(&node));
+    }
+
+    #[test]
+    fn the_largest_process_is_first() {
+        let process = |pid, name: &str, cgroup: &str, pss_bytes| Process {
+            pid,
+            name: name.into(),
+            cgroup: cgroup.into(),
+            service: cgroup.strip_prefix("/perigee/").map(str::to_owned),
+            pss_bytes,
+            rss_bytes: pss_bytes,
+            anonymous_bytes: pss_bytes / 2,
+            swap_bytes: 0,
+            cpu_ms: 90_000,
+        };
+        let text = processes(&Processes {
+            now_ms: 132_000,
+            memory_total_bytes: 480 * MIB,
+            memory_available_bytes: 100 * MIB,
+            cpu_busy_ms: 50,
+            cpu_idle_ms: 150,
+            disk_written_bytes: 20 * MIB,
+            processes: vec![
+                process(1, "init", "/", MIB),
+                process(7, "demo", "/kubepods/besteffort/pod0c0/c1", 2 * MIB),
+                process(200, "kube-controller", "/perigee/kube-controller-manager", 65 * MIB),
+            ],
+        });
+        let expected = "\
+memory: 100 MiB of 480 MiB available; PSS of all 68.0 MiB
+processors: 25 % busy since boot; disks: 20.0 MiB written
+
+PID  NAME             SERVICE                       PSS      ANON       CPU
+200  kube-controller  kube-controller-manager  65.0 MiB  32.5 MiB  1 m 30 s
+  7  demo             (pod)                     2.0 MiB   1.0 MiB  1 m 30 s
+  1  init                                       1.0 MiB   512 KiB  1 m 30 s
+";
+        assert_eq!(text, expected, "\n{text}");
+        assert_fits(&text);
+    }
+
+    #[test]
+    fn facts_are_lists_with_their_counts() {
+        let mount = |target: &str, options: &[&str]| Mount {
+            target: target.into(),
+            source: "/dev/vda6".into(),
+            kind: "erofs".into(),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
+        };
+        let text = inspection(&Inspection {
+            kernel: "6.12.95".into(),
+            command_line: "root=PARTLABEL=slot-a".into(),
+            pid1_exe: "/sbin/init".into(),
+            pid1_static: true,
+            mounts: vec![mount("/", &["noatime", "ro"]), mount("/config", &["rw"])],
+            elf_files: vec!["/sbin/init".into()],
+            dynamic_files: vec![],
+            setuid_files: vec![],
+            shells: vec![],
+            zombies: vec![42],
+            cgroups: vec!["/perigee".into(), "/perigee/etcd".into()],
+        });
+        let expected = "\
+kernel        6.12.95
+PID 1         /sbin/init, static
+ELF files     1
+  /sbin/init
+dynamic ones  none
+setuid files  none
+shells        none
+zombies       1
+  42
+cgroups       2
+mounts        2
+  /        erofs  ro  /dev/vda6
+  /config  erofs  rw  /dev/vda6
+";
+        assert_eq!(text, expected, "\n{text}");
     }
 }
