@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use perigee_core::control::ServiceState;
-use perigee_core::service::{Action, Event, Graph, Id, Note};
+use perigee_core::service::{Action, Event, Exit, Graph, Id, Note};
 use perigee_core::spec::{Health, Kind, Ready, Spec};
 
-use crate::scenario::Faults;
-use crate::world::{EDGE_DELAY, LATEST_DUPLICATE, LONGEST_STUCK, Main, World};
+use crate::scenario::{Faults, LONGEST_STUCK};
+use crate::world::{EDGE_DELAY, LATEST_DUPLICATE, Main, World};
 
 /// Longest time by which a Tick is late.
 pub const TICK_DELAY: Duration = Duration::from_millis(20);
@@ -141,7 +141,7 @@ impl Oracle {
                     self.seen.iter().zip(&world.cgroups).filter(|(seen, group)| !seen.given_up && !group.is_empty());
                 must(left.count() == 0, || "Down while processes are alive".to_owned())
             }
-            Action::Note(id, note) => self.note(now, *id, note),
+            Action::Note(id, note) => self.note(now, *id, note, world),
         }
         .map_err(|why| format!("{action:?}: {why}"))
     }
@@ -231,6 +231,9 @@ impl Oracle {
             let serving = world.cgroups[place].main.as_ref().is_none_or(|main| main.serving);
             must(serving, || "it never said so".to_owned())?;
         }
+        if !self.duplicates && spec.kind == Kind::Oneshot {
+            must(world.cgroups[place].exit == Some(Exit::Code(0)), || "it did not end well".to_owned())?;
+        }
         let seen = self.seen(&id);
         must(!seen.up && !seen.spawning && seen.was_spawned && !seen.killed && !seen.signalled, || {
             format!("{seen:?}")
@@ -239,7 +242,9 @@ impl Oracle {
         Ok(())
     }
 
-    fn note(&mut self, now: Duration, id: Id, note: &Note) -> Verdict {
+    fn note(&mut self, now: Duration, id: Id, note: &Note, world: &World) -> Verdict {
+        let alone = self.duplicates || world.cgroups[usize::from(id.0)].main.is_none();
+        must(alone || !matches!(note, Note::Ended(..)), || "another process of it lives".to_owned())?;
         let (restart, shutdown) = (self.specs[usize::from(id.0)].restart, self.shutdown.is_some());
         let seen = self.seen(&id);
         match note {

@@ -20,9 +20,11 @@ pub struct Faults {
     pub never_ready: u64,
     /// A process that ends leaves others in its cgroup.
     pub orphans: u64,
-    /// Killed processes take seconds to be gone.
+    /// Killed processes take long to be gone.
     pub stuck: u64,
-    /// A probe's answer is lost.
+    /// How long at most.
+    pub stuck_for: Duration,
+    /// A probe's answer is lost, or late on its way.
     pub lost_answers: u64,
     /// An event is told twice, the second time late.
     pub duplicates: u64,
@@ -31,7 +33,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    pub fn random(random: &mut Random) -> Self {
+    fn random(random: &mut Random, stuck_for: Duration) -> Self {
         let mut chance = |most: u64| if random.percent(50) { 1 + random.below(most) } else { 0 };
         Self {
             spawn_fails: chance(40),
@@ -41,6 +43,7 @@ impl Faults {
             never_ready: chance(40),
             orphans: chance(60),
             stuck: chance(20),
+            stuck_for,
             lost_answers: chance(20),
             duplicates: chance(30),
             late_ticks: chance(50),
@@ -60,6 +63,10 @@ pub struct Scenario {
     pub wishes: Duration,
 }
 
+/// Longest time that killed processes stay where everything must be well again in the end.
+pub const LONGEST_STUCK: Duration = Duration::from_secs(12);
+/// And where the node goes down anyway: as good as for ever.
+const STUCK_FOR_EVER: Duration = Duration::from_secs(100_000);
 const MOST_SERVICES: u64 = 12;
 
 impl Scenario {
@@ -73,12 +80,14 @@ impl Scenario {
         let density = random.below(60);
         let specs = (0..count).map(|place| spec(random, &order, place, density)).collect();
         let roles = [&["control-plane", "worker"][..], &["worker"], &["control-plane"]];
+        let dies_in_chaos = random.percent(50);
+        let stuck_for = if dies_in_chaos && random.percent(50) { STUCK_FOR_EVER } else { LONGEST_STUCK };
         Self {
             specs,
             roles: random.pick(&roles).iter().map(|&role| role.to_owned()).collect(),
-            faults: Faults::random(random),
+            faults: Faults::random(random, stuck_for),
             chaos: random.millis(1_000, 20_000),
-            dies_in_chaos: random.percent(50),
+            dies_in_chaos,
             wishes: random.millis(200, 10_000),
         }
     }

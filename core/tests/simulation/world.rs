@@ -16,8 +16,6 @@ pub const LATEST_DUPLICATE: Duration = Duration::from_secs(3);
 pub const EDGE_DELAY: Duration = Duration::from_millis(5);
 /// Longest time that a process that serves takes to answer.
 const ANSWER_DELAY: Duration = Duration::from_millis(50);
-/// Longest time that killed processes stay.
-pub const LONGEST_STUCK: Duration = Duration::from_secs(12);
 
 /// One service's cgroup.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +25,8 @@ pub struct Cgroup {
     pub main: Option<Main>,
     /// The run that left processes behind.
     orphans_of: Option<u64>,
+    /// How the last main process ended.
+    pub exit: Option<Exit>,
     stuck_until: Duration,
 }
 
@@ -65,7 +65,8 @@ enum Happening {
     Crash(Id, u64, Exit),
     Exit(Id, u64, Exit),
     Killed(Id, u64),
-    Answer(Id, u64),
+    /// What a probe found: what it is when the answer comes, or what it was when it was asked.
+    Answer(Id, u64, Option<bool>),
 }
 
 pub struct World {
@@ -116,7 +117,7 @@ impl World {
             Happening::Exit(id, run, exit) => {
                 self.main(id, run)?;
                 let cgroup = &mut self.cgroups[usize::from(id.0)];
-                cgroup.main = None;
+                (cgroup.main, cgroup.exit) = (None, Some(exit));
                 if random.percent(self.faults.orphans) {
                     cgroup.orphans_of = Some(run);
                 } else if std::mem::take(&mut cgroup.stuck_until) > now || random.percent(50) {
@@ -129,6 +130,7 @@ impl World {
             Happening::Killed(id, run) => {
                 let cgroup = &mut self.cgroups[usize::from(id.0)];
                 if cgroup.run == run && cgroup.main.take().is_some() {
+                    cgroup.exit = Some(Exit::Signal(9));
                     self.plan(now + random.up_to(EDGE_DELAY), Happening::Tell(Event::Exited(id, Exit::Signal(9))));
                 }
                 let cgroup = &mut self.cgroups[usize::from(id.0)];
@@ -136,8 +138,8 @@ impl World {
                 cgroup.stuck_until = Duration::ZERO;
                 self.plan(now + random.up_to(EDGE_DELAY), Happening::Tell(Event::Empty(id)));
             }
-            Happening::Answer(id, run) => {
-                let good = self.main(id, run).is_some_and(|main| !main.is_mute());
+            Happening::Answer(id, run, found) => {
+                let good = found.unwrap_or_else(|| self.main(id, run).is_some_and(|main| !main.is_mute()));
                 return self.tell(now, Event::Probed(id, good), random);
             }
         }
@@ -165,7 +167,7 @@ impl World {
                 }
             }
             Action::Kill(id) => {
-                let stuck = random.percent(self.faults.stuck).then(|| now + random.up_to(LONGEST_STUCK));
+                let stuck = random.percent(self.faults.stuck).then(|| now + random.up_to(self.faults.stuck_for));
                 let cgroup = &mut self.cgroups[usize::from(id.0)];
                 if !cgroup.is_empty() {
                     cgroup.stuck_until = cgroup.stuck_until.max(stuck.unwrap_or_default());
@@ -174,13 +176,15 @@ impl World {
                 self.plan(stuck_until.max(now + random.up_to(EDGE_DELAY)), Happening::Killed(*id, run));
             }
             Action::Probe(id, _, timeout) => {
-                if !random.percent(self.faults.lost_answers) {
-                    let cgroup = &self.cgroups[usize::from(id.0)];
-                    let serves = cgroup.main.as_ref().is_some_and(|main| !main.is_mute());
-                    let takes = if serves { ANSWER_DELAY.min(*timeout) } else { *timeout };
-                    let run = cgroup.run;
-                    self.plan(now + random.up_to(takes), Happening::Answer(*id, run));
+                if random.percent(self.faults.lost_answers) {
+                    return;
                 }
+                let cgroup = &self.cgroups[usize::from(id.0)];
+                let (run, serves) = (cgroup.run, cgroup.main.as_ref().is_some_and(|main| !main.is_mute()));
+                // An answer that is late on its way may be about a process that is no more.
+                let late = random.percent(self.faults.lost_answers);
+                let takes = if serves && !late { ANSWER_DELAY.min(*timeout) } else { *timeout };
+                self.plan(now + random.up_to(takes), Happening::Answer(*id, run, late.then_some(serves)));
             }
             Action::Ready(_) | Action::Down | Action::Note(..) => {}
         }
@@ -233,6 +237,10 @@ impl World {
         cgroup.run += 1;
         cgroup.main = Some(Main { deaf, ..Main::default() });
         let run = cgroup.run;
+        if self.faults.duplicates == 0 && spec.ready == Ready::Notify && random.percent(50) {
+            // It says that it is alive before it is ready.
+            self.alive(now, id, run);
+        }
         let in_time = now + random.up_to(spec.ready_timeout / 2);
         let some_time = now + random.up_to(2 * spec.ready_timeout);
         if random.percent(self.faults.hangs) {
