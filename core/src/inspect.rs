@@ -32,7 +32,7 @@ pub struct Processes {
 pub struct Process {
     /// Its id.
     pub pid: i32,
-    /// Its name as in /proc/<pid>/comm: 15 bytes at most.
+    /// Its name as in `/proc/<pid>/comm`: 15 bytes at most.
     pub name: String,
     /// Its cgroup v2 path: `/perigee/etcd`, `/kubepods/…`.
     pub cgroup: String,

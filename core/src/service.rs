@@ -1,7 +1,7 @@
 //! The service graph: `step(now, event, &mut actions)`. No clock, no process, no file.
 //!
-//! Each service has a current state and a desired one. Its state is changed by events ([`life`]) and, after each
-//! event, by what is desired:
+//! Each service has a current state and a desired one. Its state is changed by events and, after each event, by what is
+//! desired:
 //!
 //! | state    | what there is                | desired Running                  | desired Stopped, or Again¹            |
 //! |----------|------------------------------|----------------------------------|---------------------------------------|
@@ -22,9 +22,9 @@
 //! service leaves those that come after it alone.
 //!
 //! What the edge has to keep: a Spawn is answered before anything else is told of its process; a Kill is answered
-//! with Empty when the cgroup has no process left, even if it had none before; a Tick comes after all other events
-//! that have already happened, so that no watchdog bites because PID 1 itself was late. Events that are late, that
-//! come twice, or that nobody asked for are ignored or cost at most a restart.
+//! with Empty when the cgroup has no process left, even if it had none before, and Empty is never told while there is
+//! one; a Tick comes after all other events that have already happened, so that no watchdog bites because PID 1 itself
+//! was late. Events that are late, that come twice, or that nobody asked for are ignored or cost at most a restart.
 
 mod life;
 mod order;
