@@ -23,7 +23,7 @@ pub fn nft(ctx: &Ctx, arch: Arch) -> Result<PathBuf> {
     let debian = arch.debian();
     let names = ["libnftables1", "libnftables-dev", "libmnl0", "libnftnl-dev", "libjansson-dev", "libgmp-dev"];
     let names = names.map(|name| format!("{name}:{debian}"));
-    let packages = Package::binaries(names.each_ref().map(String::as_str))?;
+    let packages = Package::binaries(ctx, names.each_ref().map(String::as_str))?;
     let command_line = ctx.repo.join("image/native/nft.c");
     let mut key = Key::new("1").text(debian).path(&command_line)?.path(&ctx.repo.join("image/src/solink.rs"))?;
     for package in &packages {
@@ -65,7 +65,7 @@ fn link_nft(job: &Job, arch: Arch, root: &Path, version: &str, command_line: &Pa
 
 /// Debian's static `e2fsck`, which repairs the data partition before it is mounted.
 pub fn e2fsck(ctx: &Ctx, arch: Arch) -> Result<PathBuf> {
-    let [package] = Package::binaries([&format!("e2fsck-static:{}", arch.debian())])?;
+    let [package] = Package::binaries(ctx, [&format!("e2fsck-static:{}", arch.debian())])?;
     let name = format!("e2fsck-{}", arch.name());
     let done = ctx.step(&name, Duration::from_secs(3), Key::new("1").text(&package.id()), |job| {
         let root = job.out.join("root");
@@ -87,7 +87,7 @@ pub struct MountTools {
 
 /// util-linux's `mount` and `umount`, from Debian's newest source.
 pub fn mount(ctx: &Ctx, arch: Arch) -> Result<MountTools> {
-    let package = Package::source("util-linux")?;
+    let package = Package::source(ctx, "util-linux")?;
     let prefix = arch.gnu_prefix();
     let key = Key::new("1").text(&package.id()).text(arch.debian());
     let done = ctx.step(&format!("mount-{}", arch.name()), Duration::from_secs(100), key, |job| {
@@ -139,7 +139,7 @@ const MOUNT_OPTIONS: [&str; 15] = [
 ///
 /// bookworm's 1.5 writes lz4 only, so this one is built from the newest Debian source that setup configured.
 pub fn mkfs_erofs(ctx: &Ctx) -> Result<PathBuf> {
-    let package = Package::source("erofs-utils")?;
+    let package = Package::source(ctx, "erofs-utils")?;
     let done = ctx.step("mkfs-erofs", Duration::from_secs(45), Key::new("1").text(&package.id()), |job| {
         let work = job.out.join("work");
         let tree = package.unpack_source(job, &work)?;

@@ -56,8 +56,8 @@ fn debian_source(ctx: &Ctx) -> Result<PathBuf> {
     let release =
         verbose.lines().find_map(|line| line.strip_prefix("release: ")).context("rustc -vV has no release")?;
     // The second is the Rust that Debian keeps current for its browsers.
-    let package = Package::binary_of_upstream("rust-src", release)
-        .or_else(|_| Package::binary_of_upstream("rust-web-src", release))?;
+    let package = Package::binary_of_upstream(ctx, "rust-src", release)
+        .or_else(|_| Package::binary_of_upstream(ctx, "rust-web-src", release))?;
     let done = ctx.step("rust-src", Duration::from_secs(20), Key::new("1").text(&package.id()), |job| {
         let root = job.out.join("root");
         package.unpack(job, &root)?;
