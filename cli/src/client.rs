@@ -1,10 +1,13 @@
-//! Asks a node's agent: one connection, one question, one answer, over mutual TLS.
+//! Asks a node's agent: JSON lines over mutual TLS.
+//!
+//! A handshake costs an emulated node a tenth of a second, an answer a hundredth: questions use the connection of the
+//! question before. A command goes over a fresh one, so that it is never given twice and never to a node that is gone.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use perigee_core::control::{MAX_LINE_BYTES, Request, Response};
@@ -17,19 +20,32 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 /// A node that does not shake hands in this time is not there: QEMU's network takes calls for a machine that has not
 /// booted yet. Three round trips over a geostationary link take two seconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A node that says nothing for so long will not: inspecting its whole root file system takes seconds under emulation.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest silence before an answer: the agent gives PID 1 ten seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The same where all processes or the whole root file system are read: seconds under emulation.
+const READING_TIMEOUT: Duration = Duration::from_secs(60);
+/// A connection that was not used for this long is given up before the agent does so, after a minute.
+const REUSE: Duration = Duration::from_secs(30);
 /// The mission's file names of who believes whom, as the image builder leaves them in `pki/`.
 const AUTHORITY: &str = "agent-ca.crt";
 const CERTIFICATE: &str = "operator.crt";
 const KEY: &str = "operator.key";
 
 /// How to ask one node.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Client {
     address: String,
     name: ServerName<'static>,
     config: Arc<ClientConfig>,
+    /// Left by the question before, if it was answered.
+    open: Mutex<Option<Connection>>,
+}
+
+/// A connection that is through its handshake.
+#[derive(Debug)]
+struct Connection {
+    stream: BufReader<StreamOwned<ClientConnection, TcpStream>>,
+    used: Instant,
 }
 
 impl Client {
@@ -50,7 +66,7 @@ impl Client {
             .rsplit_once(':')
             .ok_or_else(|| anyhow!("{address}: expected <host>:<port>, for example 127.0.0.1:17443"))?;
         let name = ServerName::try_from(host.to_owned()).with_context(|| format!("{host}: no name and no address"))?;
-        Ok(Self { address: address.to_owned(), name, config: Arc::new(config(pki)?) })
+        Ok(Self { address: address.to_owned(), name, config: Arc::new(config(pki)?), open: Mutex::default() })
     }
 
     /// The answer to `request`.
@@ -66,28 +82,34 @@ impl Client {
     }
 
     fn ask(&self, request: &Request) -> Result<Response> {
-        let mut socket = self.connect()?;
+        if !is_question(request) {
+            return self.connect()?.ask(request);
+        }
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        // A failure leaves no connection behind; that of an old one only means that the node has been away.
+        let again = open.take().filter(|connection| connection.used.elapsed() < REUSE);
+        if let Some(mut connection) = again
+            && let Ok(answer) = connection.ask(request)
+        {
+            *open = Some(connection);
+            return Ok(answer);
+        }
+        let mut connection = self.connect()?;
+        let answer = connection.ask(request)?;
+        *open = Some(connection);
+        Ok(answer)
+    }
+
+    fn connect(&self) -> Result<Connection> {
+        let mut socket = self.socket()?;
         let mut tls = ClientConnection::new(self.config.clone(), self.name.clone())?;
         while tls.is_handshaking() {
             tls.complete_io(&mut socket).context("no TLS handshake; is it an agent, of this mission, and up?")?;
         }
-        socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        let mut stream = BufReader::new(StreamOwned::new(tls, socket));
-        let mut line = serde_json::to_vec(request)?;
-        line.push(b'\n');
-        stream.get_mut().write_all(&line)?;
-        stream.get_mut().flush()?;
-        let mut answer = Vec::new();
-        // One more for the line feed. A node that does not believe us says so only now (TLS 1.3).
-        let limit = MAX_LINE_BYTES as u64 + 1;
-        stream.by_ref().take(limit).read_until(b'\n', &mut answer).context("no answer")?;
-        stream.get_mut().conn.send_close_notify();
-        let _the_answer_is_here = stream.get_mut().flush();
-        ensure!(answer.last() == Some(&b'\n'), "its answer ends after {} bytes without a line feed", answer.len());
-        serde_json::from_slice(&answer).context("its answer is not understood; is it of another version?")
+        Ok(Connection { stream: BufReader::new(StreamOwned::new(tls, socket)), used: Instant::now() })
     }
 
-    fn connect(&self) -> Result<TcpStream> {
+    fn socket(&self) -> Result<TcpStream> {
         let addresses = self.address.to_socket_addrs().with_context(|| format!("find {}", self.address))?;
         let mut failed = anyhow!("{} has no address", self.address);
         for address in addresses {
@@ -97,6 +119,36 @@ impl Client {
             }
         }
         Err(failed)
+    }
+}
+
+impl Connection {
+    fn ask(&mut self, request: &Request) -> Result<Response> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        let stream = self.stream.get_mut();
+        stream.sock.set_read_timeout(Some(answer_timeout(request)))?;
+        stream.write_all(&line)?;
+        stream.flush()?;
+        let mut answer = Vec::new();
+        // One more for the line feed. A node that does not believe us says so only now (TLS 1.3).
+        let limit = MAX_LINE_BYTES as u64 + 1;
+        self.stream.by_ref().take(limit).read_until(b'\n', &mut answer).context("no answer")?;
+        ensure!(answer.last() == Some(&b'\n'), "its answer ends after {} bytes without a line feed", answer.len());
+        self.used = Instant::now();
+        serde_json::from_slice(&answer).context("its answer is not understood; is it of another version?")
+    }
+}
+
+/// Whether asking twice does no more than asking once.
+fn is_question(request: &Request) -> bool {
+    matches!(request, Request::Status | Request::Logs { .. } | Request::Processes | Request::Inspect)
+}
+
+fn answer_timeout(request: &Request) -> Duration {
+    match request {
+        Request::Processes | Request::Inspect => READING_TIMEOUT,
+        _ => ANSWER_TIMEOUT,
     }
 }
 

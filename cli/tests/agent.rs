@@ -139,6 +139,18 @@ fn what_pid1_says_reaches_the_operator_whole() {
 }
 
 #[test]
+fn questions_share_a_connection_and_survive_its_end() {
+    let served = Served::with(Duration::from_millis(300), |_| {});
+    let client = served.client();
+    let logs = || client.request(&Request::Logs { service: "x".into() }).unwrap();
+    (0..20).for_each(|_| assert_eq!(logs(), Response::Logs("x".repeat(100_000))));
+    // The agent gives the idle connection up: the next question finds it dead and asks anew.
+    std::thread::sleep(Duration::from_millis(600));
+    logs();
+    assert_eq!(client.request(&Request::Reboot).unwrap(), Response::Done);
+}
+
+#[test]
 fn a_pid1_that_is_not_there_is_an_answer() {
     let served = Served::new();
     fs::remove_file(served.pki().join("init.sock")).unwrap();
