@@ -75,18 +75,26 @@ impl Lab {
 pub struct Rig {
     /// The machines.
     pub cluster: Cluster,
-    pki: PathBuf,
+    /// One a node: each keeps its connection, which is dear to make.
+    clients: Vec<Client>,
 }
 
 impl Rig {
     /// Starts the machines of `plan`, whose agents believe the operator's certificate in `pki`.
     pub fn start(plan: Plan, pki: &Path) -> Result<Self> {
-        Ok(Self { cluster: Cluster::start(plan)?, pki: pki.to_owned() })
+        let nodes = plan.nodes.len();
+        Self::with(Cluster::start(plan)?, nodes, pki)
     }
 
     /// The machines of `plan`, none of them running.
     pub fn off(plan: Plan, pki: &Path) -> Result<Self> {
-        Ok(Self { cluster: Cluster::off(plan)?, pki: pki.to_owned() })
+        let nodes = plan.nodes.len();
+        Self::with(Cluster::off(plan)?, nodes, pki)
+    }
+
+    fn with(cluster: Cluster, nodes: usize, pki: &Path) -> Result<Self> {
+        let clients = (0..nodes).map(|node| Client::new(cluster.agent_port(node), pki)).collect::<Result<_>>()?;
+        Ok(Self { cluster, clients })
     }
 
     /// The first node's API server.
@@ -96,7 +104,7 @@ impl Rig {
 
     /// Asks an agent.
     pub fn ask(&self, node: usize, request: &Request) -> Result<Response> {
-        Client::new(self.cluster.agent_port(node), &self.pki)?.request(request)
+        self.clients[node].request(request)
     }
 
     /// Asks the first node's agent for something to happen.
