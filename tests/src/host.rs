@@ -1,9 +1,11 @@
-//! Steps that need no machine: format, lints, unit tests, dependencies, tidiness.
+//! Steps that need no machine: tidiness, format, lints, unit tests of all languages, dependencies.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use perigee_image::build::Ctx;
+use perigee_image::{go, native};
 
 use crate::suite::Suite;
 use crate::tidy;
@@ -11,8 +13,9 @@ use crate::tidy;
 /// How much of a failed command's output is shown, bytes.
 const TAIL_BYTES: usize = 8 * 1024;
 
-/// Runs all of them on the clone at `repo`.
-pub fn steps(suite: &mut Suite, repo: &Path) {
+/// Runs all of them on the clone of `ctx`.
+pub fn steps(suite: &mut Suite, ctx: &Ctx) {
+    let repo = &ctx.repo;
     suite.step("tidy", || tidy::run(repo));
     suite.step("fmt", || run(cargo(repo).args(["fmt", "--all", "--check"])).map(drop));
     suite.step("clippy", || {
@@ -23,6 +26,11 @@ pub fn steps(suite: &mut Suite, repo: &Path) {
         checks.add_passed(passed(&output));
         Ok(())
     });
+    suite.step("deny", || {
+        let program = native::cargo_deny(ctx)?;
+        run(Command::new(program).current_dir(repo).args(["check", "bans", "licenses", "sources"])).map(drop)
+    });
+    suite.step("go", || go::test(ctx));
 }
 
 fn cargo(repo: &Path) -> Command {

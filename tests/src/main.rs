@@ -47,10 +47,10 @@ fn main() -> Result<ExitCode> {
 }
 
 fn test(only: Option<String>) -> Result<bool> {
-    let repo = repo()?;
+    let mut lab = Lab::new(&repo()?)?;
     let mut suite = Suite::new(only);
-    host::steps(&mut suite, &repo);
-    machines::steps(&mut suite, &mut Lab::new(&repo)?);
+    host::steps(&mut suite, lab.ctx());
+    machines::steps(&mut suite, &mut lab);
     Ok(suite.finish())
 }
 
