@@ -33,26 +33,24 @@ const RESERVED_PERCENT: &str = "5";
 
 /// `data.ext4`, made once: it is the same for all nodes and architectures.
 pub fn build(ctx: &Ctx) -> Result<PathBuf> {
-    let key = Key::new("data").text(include_str!("data.rs"));
+    let [id, seed] = ["id", "hash seed"].map(|what| Guid::derive(&["data.ext4", what]).to_string());
+    // All tables are written here: on a used card what is not written is not zero.
+    let extended =
+        format!("nodiscard,lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,hash_seed={seed},resize={MAX_BLOCKS}");
+    let mut mkfs = Command::new("mkfs.ext4");
+    mkfs
+        // Zero would mean "now".
+        .env("E2FSPROGS_FAKE_TIME", "1")
+        .env("MKE2FS_CONFIG", "/dev/null")
+        .args(["-q", "-F", "-b", "4096", "-I", "256", "-L", "data", "-U", &id])
+        .args(["-i", BYTES_PER_INODE, "-m", RESERVED_PERCENT, "-J", JOURNAL])
+        // A file system that contradicts itself is not written to any more.
+        .args(["-e", "remount-ro", "-E", &extended, "-O", FEATURES]);
+    let key = Key::new("data 1").text(&format!("{IMAGE_BYTES} {mkfs:?}"));
     let done = ctx.step("data", Duration::from_secs(1), key, |job| {
         let image = job.out.join("data.ext4");
         File::create(&image).and_then(|file| file.set_len(IMAGE_BYTES)).context("create data.ext4")?;
-        let [id, seed] = ["id", "hash seed"].map(|what| Guid::derive(&["data.ext4", what]).to_string());
-        // All tables are written here: on a used card what is not written is not zero.
-        let extended = format!(
-            "nodiscard,lazy_itable_init=0,lazy_journal_init=0,root_owner=0:0,hash_seed={seed},resize={MAX_BLOCKS}"
-        );
-        job.run(
-            Command::new("mkfs.ext4")
-                // Zero would mean "now".
-                .env("E2FSPROGS_FAKE_TIME", "1")
-                .env("MKE2FS_CONFIG", "/dev/null")
-                .args(["-q", "-F", "-b", "4096", "-I", "256", "-L", "data", "-U", &id])
-                .args(["-i", BYTES_PER_INODE, "-m", RESERVED_PERCENT, "-J", JOURNAL])
-                // A file system that contradicts itself is not written to any more.
-                .args(["-e", "remount-ro", "-E", &extended, "-O", FEATURES])
-                .arg(&image),
-        )
+        job.run(mkfs.arg(&image))
     })?;
     Ok(done.join("data.ext4"))
 }

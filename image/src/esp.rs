@@ -23,7 +23,7 @@ const fn removable_media_path(arch: Arch) -> &'static str {
 
 /// The file system's image, with `application` (a kernel with its EFI stub) in it.
 pub fn build(ctx: &Ctx, arch: Arch, application: &Path) -> Result<PathBuf> {
-    let key = ctx.input(Key::new("esp").text(arch.name()).text(include_str!("esp.rs")), application)?;
+    let key = ctx.input(Key::new("esp 1").text(arch.name()), application)?;
     let done = ctx.step(&format!("esp-{}", arch.name()), Duration::from_secs(2), key, |job| {
         let image = job.out.join("esp.img");
         File::create(&image).and_then(|file| file.set_len(ESP_BYTES)).context("create esp.img")?;
