@@ -25,6 +25,7 @@ mod sysctl;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use perigee_core::service::GraphError;
 use rustix::process::{Resource, Rlimit, getpid, setrlimit};
@@ -62,24 +63,45 @@ fn main() -> ExitCode {
         eprintln!("init: this is PID 1 of Perigee; the kernel starts it");
         return ExitCode::from(2);
     }
-    let mut logs = Logs::new();
-    let goal = match start(logs) {
+    let goal = match start(Logs::new()) {
         Ok(supervisor) => supervisor.run(),
         Err(error) => {
-            logs = Logs::new();
-            logs.event(format_args!("init=failed error=\"{error}\""));
+            last_words(format_args!("init=failed error=\"{error}\""));
             Goal::Reboot
         }
     };
-    // The end of PID 1 is a panic of the kernel, which reboots (panic=10): the last resort.
     let error = supervisor::end(goal);
-    Logs::new().event(format_args!("reboot=refused error=\"{error}\""));
+    last_words(format_args!("reboot=refused error=\"{error}\""));
+    // The end of PID 1 is a panic of the kernel, which reboots (panic=10): the last resort.
     ExitCode::FAILURE
+}
+
+/// Says something when there is no supervisor, and so no log, any more.
+fn last_words(words: std::fmt::Arguments<'_>) {
+    let mut logs = Logs::new();
+    logs.open_console();
+    logs.event(words);
+}
+
+/// What the parts of the start took.
+struct Laps {
+    last: Duration,
+    text: String,
+}
+
+impl Laps {
+    /// The time since the last lap was spent on `part`.
+    fn lap(&mut self, part: &str) {
+        let now = sys::now();
+        let took = now - std::mem::replace(&mut self.last, now);
+        self.text += &format!(" {part}_ms={}", took.as_millis());
+    }
 }
 
 /// From the kernel's hands to the first service.
 fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     let started = sys::now();
+    let mut laps = Laps { last: started, text: String::new() };
     let signals = sys::signals::listen()?;
     let poller = Poller::new()?;
     poller.add(&signals, Source::Signals)?;
@@ -89,10 +111,13 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     logs.open_console();
     let version = line("/usr/share/perigee/version");
     logs.event(format_args!("init=started version={version}"));
+    laps.lap("mounts");
     limit_files(&mut logs);
     let _ = reboot(RebootCommand::CadOff);
     cgroup::prepare(&mut logs);
+    laps.lap("cgroups");
     sysctl::set_all(&mut logs);
+    laps.lap("sysctls");
 
     let config = config::load(&mut logs);
     if config.is_none() {
@@ -102,8 +127,10 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     if let Err(error) = sethostname(node.as_bytes()) {
         logs.event(format_args!("hostname={node} error=\"{error}\""));
     }
+    laps.lap("config");
     // Before the data partition: the kernel configures cards while it is mounted.
     let network = watched(Network::new(config.as_ref()), &poller, Source::Network, "network", &mut logs);
+    laps.lap("network");
     let data = Data::mount(&mut logs);
     if data.is_kept()
         && let Err(error) = logs.start_writer(Path::new(data::LOG))
@@ -111,12 +138,15 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
         logs.event(format_args!("log_writer=none error=\"{error}\""));
     }
 
+    laps.lap("data");
     if let Err(error) = fs::create_dir("/run/perigee") {
         logs.event(format_args!("folder=/run/perigee error=\"{error}\""));
     }
     let notify = watched(Notify::new(), &poller, Source::Notify, "notify", &mut logs);
     let control = watched(Control::new(), &poller, Source::Control, "control", &mut logs);
     let services = services(config.as_ref(), &poller, &mut logs)?;
+    laps.lap("services");
+    logs.event(format_args!("init=set-up{}", laps.text));
     let identity = Identity { node, version, boot_id: line("/proc/sys/kernel/random/boot_id"), started };
     Ok(Supervisor {
         poller,

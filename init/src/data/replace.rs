@@ -59,9 +59,12 @@ pub fn replace(device: &Path, seed: &Path, partition_bytes: u64) -> io::Result<(
 /// The card's, or no room.
 pub fn keep(device: &Path, (offset, length): (u64, u64), folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    let file = File::create(folder.join("head"))?;
+    // Its name says that it is whole.
+    let part = folder.join("head.part");
+    let file = File::create(&part)?;
     copy(&File::open(device)?, offset, &file, 0, length)?;
-    file.sync_all()
+    file.sync_all()?;
+    fs::rename(part, folder.join("head"))
 }
 
 fn copy(from: &File, from_offset: u64, to: &File, to_offset: u64, length: u64) -> io::Result<()> {
