@@ -42,6 +42,9 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// SIGTERM cannot be waited for.
+    #[error("cannot wait for SIGTERM: {0}")]
+    Signal(io::Error),
     /// PID 1 cannot be told that the agent lives.
     #[error("cannot notify PID 1 at NOTIFY_SOCKET: {0}")]
     Notify(io::Error),

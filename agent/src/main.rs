@@ -13,7 +13,8 @@ use perigee_agent::server::{self, Gate};
 use perigee_agent::{Error, event, tls};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// The port of the API, with mutual TLS.
 const PORT: u16 = 7443;
@@ -23,6 +24,8 @@ const API_SERVER_PORT: u16 = 6443;
 const SOCKET: &str = "/run/perigee/agent.sock";
 /// Strokes per watchdog period: one may be late.
 const WATCHDOG_STROKES: u32 = 3;
+/// How long answers on their way are waited for at the end; PID 1 gives the agent longer.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(3);
 /// /proc and the root file system are read on one thread beside the event loop; its stack holds a walk's folders.
 const READER_STACK_BYTES: usize = 512 * 1024;
 
@@ -44,9 +47,10 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Serves until it is ended: a listener that fails for good is an error, and PID 1 starts the agent again.
+/// Serves until it is asked to end: a listener that fails for good is an error, and PID 1 starts the agent again.
 async fn run() -> Result<(), Error> {
-    let node = Arc::new(Node { init_socket: "/run/perigee/init.sock".into(), root: "/".into() });
+    let node = Arc::new(Node::new("/run/perigee/init.sock".into(), "/".into()));
+    let mut end = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let config = Path::new("/config");
 
     let local = server::bind_unix(Path::new(SOCKET))?;
@@ -57,7 +61,7 @@ async fn run() -> Result<(), Error> {
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PORT));
     let command =
         TcpListener::bind(address).await.map_err(|source| Error::Listen { at: address.to_string(), source })?;
-    tokio::spawn(server::serve_tls(command, tls, Gate::new(), node));
+    tokio::spawn(server::serve_tls(command, tls, Gate::new(), node.clone()));
     event!("listening address={address} socket={SOCKET}");
 
     let addons = Addons {
@@ -68,7 +72,14 @@ async fn run() -> Result<(), Error> {
     if addons.is_ours() {
         tokio::spawn(addons::keep(addons));
     }
-    keep_pid1_informed().await
+    tokio::select! {
+        failed = keep_pid1_informed() => failed,
+        _ = end.recv() => {
+            let finished = timeout(FINISH_TIMEOUT, node.finish()).await.is_ok();
+            event!("ended finished={finished}");
+            Ok(())
+        }
+    }
 }
 
 /// Says that the agent is ready, and then that its event loop still turns.

@@ -7,12 +7,16 @@ use std::time::Duration;
 use perigee_core::control::{MAX_LINE_BYTES, Request, Response};
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
 use crate::{facts, lines, processes};
 
 /// PID 1 answers from memory; longer than this it is not well, and the client should hear so.
 const INIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Answers on their way at the same time: each of two listeners has eight clients at the most, and each client one.
+const MAX_ANSWERS: u32 = 16;
 
 /// Where the node's parts are.
 #[derive(Debug)]
@@ -21,9 +25,30 @@ pub struct Node {
     pub init_socket: PathBuf,
     /// The root file system, for [`Request::Inspect`].
     pub root: PathBuf,
+    /// A place for every answer on its way.
+    answers: Semaphore,
 }
 
 impl Node {
+    /// A node whose parts are there.
+    #[must_use]
+    pub fn new(init_socket: PathBuf, root: PathBuf) -> Self {
+        Self { init_socket, root, answers: Semaphore::new(MAX_ANSWERS as usize) }
+    }
+
+    /// Held from a request's end to its answer's; `None` when there is no time for another.
+    pub async fn answering(&self) -> Option<SemaphorePermit<'_>> {
+        self.answers.acquire().await.ok()
+    }
+
+    /// Returns when every answer on its way has left; from now on there are no others.
+    ///
+    /// Who asks a node to go down hears that it does, although the agent is among the first that go.
+    pub async fn finish(&self) {
+        let _all = self.answers.acquire_many(MAX_ANSWERS).await;
+        self.answers.close();
+    }
+
     /// The answer's line to one request, at most [`MAX_LINE_BYTES`] long. Failures are answers, too.
     pub async fn answer(self: &Arc<Self>, request: Request) -> Vec<u8> {
         match request {

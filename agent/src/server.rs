@@ -157,6 +157,7 @@ async fn session(
             Err(error @ lines::Error::TooLong(_)) => return refuse(stream, &format!("request: {error}")).await,
             Err(error) => return Err(error),
         };
+        let Some(_on_its_way) = node.answering().await else { break };
         let answer = match serde_json::from_slice(&request) {
             Ok(request) => {
                 record(&request, who);

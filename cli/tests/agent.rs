@@ -27,15 +27,20 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::Runtime;
+use tokio::sync::Notify;
 
+const POWER_OFF_TAKES: Duration = Duration::from_millis(600);
 const NOON_2026: u64 = 1_795_348_800;
 
 /// A node's agent at a port of this host.
 struct Served {
     address: SocketAddr,
+    node: Arc<Node>,
+    /// PID 1 has been asked to switch off.
+    power_off: Arc<Notify>,
     folder: TempDir,
     // Ends what it runs with the test.
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl Served {
@@ -48,18 +53,18 @@ impl Served {
         pki::write(folder.path());
         let mut config = Arc::unwrap_or_clone(tls::server(folder.path()).unwrap());
         change(&mut config);
-        let node = Node { init_socket: folder.path().join("init.sock"), root: folder.path().join("root") };
-        fs::create_dir(&node.root).unwrap();
+        let node = Arc::new(Node::new(folder.path().join("init.sock"), folder.path().to_owned()));
+        let power_off = Arc::new(Notify::new());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let address = runtime.block_on(async {
             let init = UnixListener::bind(&node.init_socket).unwrap();
-            tokio::spawn(pid1(init));
+            tokio::spawn(pid1(init, power_off.clone()));
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
-            tokio::spawn(server::serve_tls(listener, Arc::new(config), Gate::with_idle(idle), Arc::new(node)));
+            tokio::spawn(server::serve_tls(listener, Arc::new(config), Gate::with_idle(idle), node.clone()));
             address
         });
-        Self { address, folder, _runtime: runtime }
+        Self { address, node, power_off, folder, runtime }
     }
 
     fn pki(&self) -> &Path {
@@ -101,8 +106,8 @@ fn client_config(folder: &Path, certificate: Option<&str>) -> ClientConfig {
     }
 }
 
-/// Answers `logs` with what was asked for and all else with `done`.
-async fn pid1(listener: UnixListener) {
+/// Answers `logs` with what was asked for and all else with `done`, `power-off` after a while.
+async fn pid1(listener: UnixListener, power_off: Arc<Notify>) {
     while let Ok((mut stream, _)) = listener.accept().await {
         let (reader, mut writer) = stream.split();
         let mut line = String::new();
@@ -110,6 +115,11 @@ async fn pid1(listener: UnixListener) {
         let response = match serde_json::from_str(&line).unwrap() {
             Request::Logs { service } if service == "none" => Response::Error("no service `none`".into()),
             Request::Logs { service } => Response::Logs(service.repeat(100_000)),
+            Request::PowerOff => {
+                power_off.notify_one();
+                tokio::time::sleep(POWER_OFF_TAKES).await;
+                Response::Done
+            }
             _ => Response::Done,
         };
         let mut answer = serde_json::to_vec(&response).unwrap();
@@ -136,6 +146,21 @@ fn what_pid1_says_reaches_the_operator_whole() {
     assert_eq!(logs, Response::Logs("etcd".repeat(100_000)));
     let error = served.client().request(&Request::Logs { service: "none".into() }).unwrap_err();
     assert!(error.to_string().contains("refuses: no service `none`"), "{error:#}");
+}
+
+#[test]
+fn an_agent_that_is_asked_to_end_answers_what_it_was_asked_before() {
+    let served = Served::new();
+    let mut client = served.operator();
+    // PID 1 takes its time over this one, and the agent is asked to end meanwhile.
+    client.write_all(b"{\"verb\":\"power-off\"}\n").unwrap();
+    client.flush().unwrap();
+    served.runtime.block_on(served.power_off.notified());
+    served.runtime.block_on(served.node.finish());
+    assert_eq!(line(&mut client).unwrap(), "\"done\"");
+    // It finishes no second time: nothing new is answered.
+    client.write_all(b"{\"verb\":\"reboot\"}\n").unwrap();
+    assert_eq!(line(&mut client).unwrap_or_default(), "");
 }
 
 #[test]
@@ -266,7 +291,7 @@ fn the_local_socket_is_roots_alone_and_takes_the_place_of_an_old_one() {
             let _listener = server::bind_unix(&path).unwrap();
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         }
-        let node = Arc::new(Node { init_socket: folder.path().join("init.sock"), root: folder.path().to_owned() });
+        let node = Arc::new(Node::new(folder.path().join("init.sock"), folder.path().to_owned()));
         tokio::spawn(server::serve_unix(server::bind_unix(&path).unwrap(), Gate::new(), node));
         let mut stream = BufReader::new(tokio::net::UnixStream::connect(&path).await.unwrap());
         stream.write_all(b"{\"verb\":\"status\"}\n").await.unwrap();
