@@ -135,7 +135,11 @@ impl Ctx {
         }
         fs::create_dir_all(&partial)?;
         self.always(name, usual, &partial, work)?;
-        fs::rename(&partial, &done).with_context(|| format!("keep {}", done.display()))?;
+        match fs::rename(&partial, &done) {
+            // Another build was faster; the same inputs gave it the same bytes.
+            Err(_) if done.is_dir() => fs::remove_dir_all(&partial)?,
+            renamed => renamed.with_context(|| format!("keep {}", done.display()))?,
+        }
         Ok(done)
     }
 
@@ -280,6 +284,23 @@ mod tests {
         {
             assert!(!is_result(other), "{other}");
         }
+    }
+
+    #[test]
+    fn of_two_builds_of_one_step_both_end_well_and_one_result_stays() {
+        let scratch = crate::testing::Scratch::new("build-two");
+        let ctx = Ctx { repo: scratch.path().into(), cache: scratch.path().join("cache"), jobs: 1 };
+        fs::create_dir_all(ctx.cache.join("log")).unwrap();
+        let result = |job: &Job| Ok(fs::write(job.out.join("result"), "same")?);
+        let done = ctx.step("x", Duration::ZERO, Key::new("x"), |job| {
+            let faster = ctx.cache.join(format!("x-{}", Key::new("x").finish()));
+            fs::create_dir(&faster)?;
+            fs::write(faster.join("result"), "same")?;
+            result(job)
+        });
+        assert_eq!(fs::read_to_string(done.unwrap().join("result")).unwrap(), "same");
+        let left = fs::read_dir(&ctx.cache).unwrap().count();
+        assert_eq!(left, 2, "the result and the logs");
     }
 
     #[test]
