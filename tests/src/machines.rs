@@ -5,15 +5,28 @@ mod data;
 mod link;
 mod storage;
 
+use anyhow::ensure;
 use perigee_image::build::Arch;
 
 use crate::lab::Lab;
 use crate::suite::Suite;
 
+/// A slot whose hot files are not compressed, bytes (see `PACKING` in `image/src/rootfs.rs`).
+const MAX_SLOT_BYTES: u64 = perigee_image::rootfs::MAX_BYTES;
+
 /// Builds images and runs all of them on both architectures.
 pub fn steps(suite: &mut Suite, lab: &mut Lab) {
     for arch in Arch::ALL {
-        suite.step(&format!("image-{}", arch.name()), || lab.built(arch).map(drop));
+        suite.group(&format!("image-{}", arch.name()), |checks| {
+            let slot_bytes = checks.check("build", || Ok(lab.built(arch)?.rootfs.bytes))?;
+            checks.check("slot-size", || {
+                ensure!(
+                    slot_bytes <= MAX_SLOT_BYTES,
+                    "the slot has {slot_bytes} bytes, at most {MAX_SLOT_BYTES} may be"
+                );
+                Ok(())
+            })
+        });
     }
     for arch in Arch::ALL {
         let name = |test: &str| format!("{test}-{}", arch.name());

@@ -12,8 +12,6 @@ use crate::suite::Checks;
 
 /// The whole of userspace: a fifteenth program has to give its reason here.
 const MAX_ELF_FILES: usize = 14;
-/// A slot that goes over a radio link. Bytes.
-const MAX_SLOT_BYTES: u64 = 100_000_000;
 /// What PID 1, the agent and whatever else is ours may take together, MiB.
 const MAX_OWN_PSS_MIB: f64 = 8.0;
 /// A process that has ended is waited for at once, but the node may be looked at in between.
@@ -22,11 +20,6 @@ const REAP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 const POWER_OFF_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 
 pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
-    let slot_bytes = lab.built(arch)?.rootfs.bytes;
-    checks.check("slot-size", || {
-        ensure!(slot_bytes <= MAX_SLOT_BYTES, "the slot has {slot_bytes} bytes, at most {MAX_SLOT_BYTES} are allowed");
-        Ok(())
-    })?;
     let mut rig = checks.check("pid-1", || {
         let mut rig = lab.rig(arch, "boots", |_| Ok(()))?;
         rig.cluster.machine(0)?.console().wait_for(0, stage::PID1, SERVICES_TIMEOUT)?;
