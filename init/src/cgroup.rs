@@ -17,8 +17,10 @@ const OWN: &str = "/sys/fs/cgroup/perigee/init";
 pub const SHIMS: &str = "/sys/fs/cgroup/shims";
 /// kubelet's.
 pub const PODS: &str = "/sys/fs/cgroup/kubepods";
-/// What kubelet and the services' limits use. One that the kernel lacks is passed over.
-const CONTROLLERS: [&str; 6] = ["cpu", "memory", "pids", "io", "cpuset", "hugetlb"];
+/// What kubelet uses for pods. One that the kernel lacks is passed over.
+const POD_CONTROLLERS: &[&str] = &["cpu", "memory", "pids", "io", "cpuset", "hugetlb"];
+/// What the services' limits use: each costs memory and start-up time in each group.
+const SERVICE_CONTROLLERS: &[&str] = &["cpu", "memory", "pids"];
 /// Services against all pods together (whose weight kubelet sets to about 40 per processor): what keeps the node
 /// alive goes first, and cannot starve the pods.
 const SERVICES_CPU_WEIGHT: &str = "1000";
@@ -151,9 +153,8 @@ pub fn prepare(logs: &mut Logs) {
     set(&own, "cgroup.procs", "0");
     let there = root.read("cgroup.controllers").unwrap_or_default();
     // One write for all: each waits until every processor has seen it (RCU).
-    let controllers = enable(&there);
-    set(&root, "cgroup.subtree_control", &controllers);
-    set(&services, "cgroup.subtree_control", &controllers);
+    set(&root, "cgroup.subtree_control", &enable(POD_CONTROLLERS, &there));
+    set(&services, "cgroup.subtree_control", &enable(SERVICE_CONTROLLERS, &there));
     set(&services, "cpu.weight", SERVICES_CPU_WEIGHT);
     // What is asked for below must be granted here first.
     set(&services, "memory.low", "max");
@@ -161,10 +162,10 @@ pub fn prepare(logs: &mut Logs) {
     set(&own, "memory.min", OWN_MEMORY_MIN);
 }
 
-/// What turns on those of [`CONTROLLERS`] that the kernel has.
-fn enable(controllers: &str) -> String {
-    let has = |wanted: &&str| controllers.split_whitespace().any(|one| one == *wanted);
-    CONTROLLERS.iter().filter(|wanted| has(wanted)).map(|wanted| format!("+{wanted} ")).collect()
+/// What turns on those of `wanted` that the kernel has.
+fn enable(wanted: &[&str], there: &str) -> String {
+    let has = |wanted: &&&str| there.split_whitespace().any(|one| one == **wanted);
+    wanted.iter().filter(|wanted| has(wanted)).map(|wanted| format!("+{wanted} ")).collect()
 }
 
 /// Tells when a group becomes empty.
@@ -219,9 +220,9 @@ mod tests {
 
     #[test]
     fn controllers_that_the_kernel_lacks_are_passed_over() {
-        assert_eq!(enable("cpuset cpu io memory hugetlb pids rdma\n"), "+cpu +memory +pids +io +cpuset +hugetlb ");
-        assert_eq!(enable("memory\n"), "+memory ");
-        assert_eq!(enable(""), "");
+        assert_eq!(enable(SERVICE_CONTROLLERS, "cpuset cpu io memory hugetlb pids rdma\n"), "+cpu +memory +pids ");
+        assert_eq!(enable(POD_CONTROLLERS, "memory\n"), "+memory ");
+        assert_eq!(enable(POD_CONTROLLERS, ""), "");
     }
 
     #[test]

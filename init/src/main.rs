@@ -10,6 +10,7 @@ mod child;
 mod config;
 mod control;
 mod data;
+mod haste;
 mod logs;
 mod mounts;
 mod network;
@@ -34,6 +35,7 @@ use rustix::system::{RebootCommand, reboot, sethostname};
 use config::Config;
 use control::Control;
 use data::Data;
+use haste::Haste;
 use logs::Logs;
 use network::Network;
 use notify::Notify;
@@ -107,6 +109,7 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     poller.add(&signals, Source::Signals)?;
 
     mounts::mount_all(&mut logs);
+    let haste = Haste::begin();
     // The console is a file of /dev.
     logs.open_console();
     let version = line("/usr/share/perigee/version");
@@ -160,6 +163,7 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
         identity,
         shutdown: None,
         storage: None,
+        haste: Some(haste),
         watch_at: sys::now(),
         writer_at: None,
     })

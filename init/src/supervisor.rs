@@ -11,6 +11,7 @@ use rustix::system::{RebootCommand, reboot};
 
 use crate::control::Control;
 use crate::data::{self, Data, Health};
+use crate::haste::Haste;
 use crate::logs::Logs;
 use crate::network::Network;
 use crate::notify::Notify;
@@ -68,6 +69,8 @@ pub struct Supervisor {
     pub shutdown: Option<Shutdown>,
     /// The child that leaves the storage.
     pub storage: Option<Pid>,
+    /// Until the node is ready.
+    pub haste: Option<Haste>,
     /// The next look at the data partition.
     pub watch_at: Duration,
     /// The next start of the log writer.
@@ -101,7 +104,8 @@ impl Supervisor {
         });
         let control = self.control.as_ref().and_then(Control::deadline);
         let network = self.network.as_ref().and_then(Network::deadline);
-        [self.services.deadline(), control, network, shutdown, self.writer_at, Some(self.watch_at)]
+        let haste = self.haste.as_ref().map(Haste::deadline);
+        [self.services.deadline(), control, network, shutdown, haste, self.writer_at, Some(self.watch_at)]
             .into_iter()
             .flatten()
             .min()
@@ -250,6 +254,9 @@ impl Supervisor {
                 self.logs.event(format_args!("log_writer=none error=\"{error}\""));
                 self.writer_at = Some(now + WRITER_PAUSE);
             }
+        }
+        if let Some(haste) = self.haste.take_if(|haste| self.services.all_ready() || haste.deadline() <= now) {
+            haste.end();
         }
         if self.watch_at <= now {
             self.watch_at = now + WATCH_PERIOD;

@@ -92,6 +92,11 @@ impl Services {
         self.is_down
     }
 
+    /// Whether all services have been ready at the same time in this boot.
+    pub fn all_ready(&self) -> bool {
+        self.all_ready
+    }
+
     /// Takes an event, and does what follows from it.
     pub fn handle(&mut self, now: Duration, event: Event, poller: &Poller, logs: &mut Logs) {
         let mut events = VecDeque::from([event]);
