@@ -24,6 +24,11 @@ impl Suite {
         self.only.as_ref().is_none_or(|only| name.contains(only.as_str()))
     }
 
+    /// Whether the person who runs this named `part`.
+    pub fn asks_for(&self, part: &str) -> bool {
+        self.only.as_ref().is_some_and(|only| only.contains(part))
+    }
+
     /// Runs one step, which counts as one test.
     pub fn step(&mut self, name: &str, work: impl FnOnce() -> Result<()>) {
         self.group(name, |checks| checks.check("", work));

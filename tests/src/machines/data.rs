@@ -134,7 +134,8 @@ fn run_tool(command: &mut Command) -> Result<String> {
 
 /// Copies a partition to a file, holes where there are zeros.
 fn take(image: &File, partition: &Partition, to: &Path) -> Result<()> {
-    let file = File::create(to)?;
+    // Read, too: `copy` writes only what differs.
+    let file = File::options().read(true).write(true).create(true).truncate(true).open(to)?;
     file.set_len(partition.length)?;
     copy(image, partition.start, &file, 0, partition.length)
 }
