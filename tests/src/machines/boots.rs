@@ -14,8 +14,6 @@ use crate::suite::Checks;
 const MAX_ELF_FILES: usize = 14;
 /// What PID 1, the agent and whatever else is ours may take together, MiB.
 const MAX_OWN_PSS_MIB: f64 = 8.0;
-/// The service that answers us.
-const AGENT: &str = "agent";
 /// A process that has ended is waited for at once, but the node may be looked at in between.
 const REAP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// Every service's own time to end, and the file systems'.
@@ -71,11 +69,7 @@ fn killed(rig: &mut Rig, checks: &mut Checks) -> Result<()> {
     for name in daemons.map(|service| service.name.as_str()) {
         checks.check(&format!("{name}-killed"), || {
             let before = service(&rig.status(0)?, name)?.restarts;
-            let told = rig.fault(name, Fault::Kill);
-            // The agent passes on what kills it, and cannot say so afterwards.
-            if name != AGENT {
-                told?;
-            }
+            rig.fault(name, Fault::Kill)?;
             rig.wait(&format!("{name} is back"), SERVICES_TIMEOUT, |rig| {
                 let status = rig.status(0)?;
                 let now = service(&status, name)?;

@@ -178,6 +178,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_from_a_disk_and_put_back_is_the_same() {
+        let work = std::env::temp_dir().join(format!("perigee-damage-{}-copy", std::process::id()));
+        let partition =
+            Partition { name: "data", kind: Guid::LINUX, id: Guid::derive(&["x"]), start: 4096, length: 3 << 20 };
+        let image = File::options().read(true).write(true).create(true).truncate(true).open(&work).unwrap();
+        image.set_len(4 << 20).unwrap();
+        image.write_all_at(b"in the middle", 4096 + (2 << 20)).unwrap();
+        let taken = work.with_extension("taken");
+        take(&image, &partition, &taken).unwrap();
+        let mut found = [0; 13];
+        File::open(&taken).unwrap().read_exact_at(&mut found, 2 << 20).unwrap();
+        assert_eq!(&found, b"in the middle");
+        image.write_all_at(&[0; 13], 4096 + (2 << 20)).unwrap();
+        put(&image, &partition, &taken).unwrap();
+        image.read_exact_at(&mut found, 4096 + (2 << 20)).unwrap();
+        assert_eq!(&found, b"in the middle");
+        for file in [work, taken] {
+            fs::remove_file(file).unwrap();
+        }
+    }
+
+    #[test]
     fn a_filled_file_system_is_sound_and_full_but_for_the_reserve() {
         let path = file_system("full");
         fill(&path).unwrap();
