@@ -115,8 +115,6 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     let version = line("/usr/share/perigee/version");
     logs.event(format_args!("init=started version={version}"));
     laps.lap("mounts");
-    let begun = data::Begun::new(&mut logs);
-    laps.lap("partition");
     limit_files(&mut logs);
     let _ = reboot(RebootCommand::CadOff);
     cgroup::prepare(&mut logs);
@@ -133,10 +131,10 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
         logs.event(format_args!("hostname={node} error=\"{error}\""));
     }
     laps.lap("config");
-    // Before the services: the kernel configures cards while the rest of this is done.
+    // Before the data partition: the kernel configures cards while it is mounted.
     let network = watched(Network::new(config.as_ref()), &poller, Source::Network, "network", &mut logs);
     laps.lap("network");
-    let data = Data::mount(begun, &mut logs);
+    let data = Data::mount(&mut logs);
     if data.is_kept()
         && let Err(error) = logs.start_writer(Path::new(data::LOG))
     {
