@@ -1,7 +1,7 @@
 //! A mission's nodes as machines on this host: disks that are written over, one network, forwarded ports.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 
@@ -128,6 +128,12 @@ impl Cluster {
         self.plan.nodes[node].memory_mib = memory_mib;
         let node = &self.plan.nodes[node];
         disk::overlay(&node.disk, &self.plan.overlay(node))
+    }
+
+    /// Copies the disk of a node that is off, as it is now, to the raw image `raw`.
+    pub fn save_disk(&mut self, node: usize, raw: &Path) -> Result<()> {
+        self.power_cut(node);
+        disk::flatten(&self.plan.overlay(&self.plan.nodes[node]), raw)
     }
 
     /// A node's machine.

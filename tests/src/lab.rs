@@ -66,7 +66,7 @@ impl Lab {
         Rig::start(plan, &built.pki)
     }
 
-    /// A folder for the test `name`.
+    /// A folder for the test `name`; it need not be there yet.
     pub fn folder(&self, arch: Arch, name: &str) -> PathBuf {
         self.out.join(arch.name()).join(name)
     }

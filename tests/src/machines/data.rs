@@ -4,9 +4,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use perigee_core::control::DataOrigin;
+use perigee_core::control::{DataOrigin, Request};
 use perigee_image::build::Arch;
 use perigee_image::disk::{DISK_BYTES, layout};
 use perigee_image::gpt::{self, Guid, Partition};
@@ -18,10 +19,11 @@ use crate::lab::Lab;
 const OWNER: [&str; 2] = ["test", "damage"];
 /// How much is copied at a time; chunks of zeros are left out.
 const CHUNK_BYTES: usize = 1 << 20;
-/// PID 1's reserve on a full partition, as it would have made it at the first boot: 32 MiB in blocks of 4 KiB.
-const BALLAST_BLOCKS: u64 = 8192;
 /// Blocks left free, so that the files' own metadata has room: 1 MiB, well below what anything can work with.
 const SPARE_BLOCKS: u64 = 256;
+
+/// Every service's own time to end, and the file systems'.
+const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What happened to the data partition before the node boots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +32,7 @@ pub enum Damage {
     Mendable,
     /// The first mebibyte is noise, superblock and group descriptors with it.
     BeyondRepair,
-    /// It is full to the last block but PID 1's reserve.
+    /// It is full but for PID 1's reserve, after a first boot.
     Full,
     /// There is no such partition.
     Missing,
@@ -60,11 +62,22 @@ impl Damage {
 
 /// Boots a node with a damaged data partition: every service is ready, the node is Ready, and it says what it did.
 pub fn run(lab: &mut Lab, arch: Arch, damage: Damage) -> Result<()> {
+    let folder = lab.folder(arch, damage.name());
+    fs::create_dir_all(&folder)?;
+    let damaged = folder.join("damaged.img");
+    if damage == Damage::Full {
+        // A card fills up in use: images are imported, etcd has its logs, PID 1 its reserve.
+        let mut rig = lab.rig(arch, damage.name(), |_| Ok(()))?;
+        rig.wait_services(0)?;
+        rig.tell(&Request::PowerOff)?;
+        rig.cluster.machine(0)?.wait_end(POWER_OFF_TIMEOUT)?;
+        rig.cluster.save_disk(0, &damaged)?;
+    } else {
+        disk::copy(&lab.built(arch)?.nodes[0].disk, &damaged)?;
+    }
+    apply(damage, &damaged, &folder).with_context(|| format!("damage {}", damaged.display()))?;
     let mut rig = lab.rig(arch, damage.name(), |plan| {
-        let damaged = plan.folder.join("damaged.img");
-        apply(damage, &plan.nodes[0].disk, &damaged, &plan.folder)
-            .with_context(|| format!("damage {}", damaged.display()))?;
-        plan.nodes[0].disk = damaged;
+        plan.nodes[0].disk.clone_from(&damaged);
         if damage == Damage::Missing {
             // Everything that would be on the card is in memory.
             plan.nodes[0].memory_mib *= 2;
@@ -72,18 +85,15 @@ pub fn run(lab: &mut Lab, arch: Arch, damage: Damage) -> Result<()> {
         Ok(())
     })?;
     let status = rig.wait_services(0)?;
-    ensure!(
-        status.data.origin == damage.expected(),
-        "expected {:?}, the node says {:?}",
-        damage.expected(),
-        status.data
-    );
-    rig.wait_ready()
+    let origin = status.data.origin;
+    ensure!(origin == damage.expected(), "expected {:?}, the node says {:?}", damage.expected(), status.data);
+    rig.wait_ready()?;
+    Ok(fs::remove_file(damaged)?)
 }
 
-/// Copies the disk `base` to `to`, and damages the copy.
-fn apply(damage: Damage, base: &Path, to: &Path, work: &Path) -> Result<()> {
-    let image = disk::copy(base, to)?;
+/// Damages the disk `image`, with files in `work`.
+fn apply(damage: Damage, image: &Path, work: &Path) -> Result<()> {
+    let image = File::options().read(true).write(true).open(image)?;
     let mut partitions = layout(&OWNER, DISK_BYTES)?;
     let data = partitions.iter().position(|partition| partition.name == "data").context("no data partition")?;
     if damage == Damage::Missing {
@@ -106,10 +116,8 @@ fn apply(damage: Damage, base: &Path, to: &Path, work: &Path) -> Result<()> {
     Ok(fs::remove_file(file_system)?)
 }
 
-/// Grows the file system to its partition and fills it, as years of neglect would.
+/// Fills the file system, as years of neglect would.
 fn fill(file_system: &Path) -> Result<()> {
-    run_tool(Command::new("resize2fs").arg("-f").arg(file_system))?;
-    debugfs(file_system, &format!("write /dev/null .ballast\nfallocate .ballast 0 {}", BALLAST_BLOCKS - 1))?;
     let free = free_blocks(&run_tool(Command::new("dumpe2fs").arg("-h").arg(file_system))?)?;
     debugfs(file_system, &format!("write /dev/null neglect\nfallocate neglect 0 {}", free - SPARE_BLOCKS - 1))
 }
@@ -163,13 +171,12 @@ fn copy(from: &File, from_offset: u64, to: &File, to_offset: u64, length: u64) -
 mod tests {
     use super::*;
 
-    /// A file system as small as what leaves the ground, in a partition eight times as large.
+    /// A file system as small as what leaves the ground.
     fn file_system(name: &str) -> std::path::PathBuf {
         let path = std::env::temp_dir().join(format!("perigee-damage-{}-{name}.ext4", std::process::id()));
         File::create(&path).unwrap().set_len(64 << 20).unwrap();
         run_tool(Command::new("mkfs.ext4").args(["-q", "-F", "-b", "4096", "-O", "metadata_csum,64bit"]).arg(&path))
             .unwrap();
-        File::options().write(true).open(&path).unwrap().set_len(512 << 20).unwrap();
         path
     }
 
@@ -200,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filled_file_system_is_sound_and_full_but_for_the_reserve() {
+    fn a_filled_file_system_is_sound_and_full() {
         let path = file_system("full");
         fill(&path).unwrap();
         let header = run_tool(Command::new("dumpe2fs").arg("-h").arg(&path)).unwrap();
