@@ -16,9 +16,11 @@ ONLY ?=
 NAME ?= service-kill
 COUNT ?= 20
 SEED ?=
-# Everything that a clean clone can use again is outside the clone.
+# Everything that a clean clone can use again is outside the clone. Cargo tells files by their times, and programs have
+# their clone's path in them: two clones must not share its folder.
 export PERIGEE_CACHE ?= $(HOME)/.cache/perigee
-export CARGO_TARGET_DIR ?= $(PERIGEE_CACHE)/target
+clone := $(firstword $(shell printf %s "$(CURDIR)" | sha256sum | cut -c 1-12))
+export CARGO_TARGET_DIR ?= $(PERIGEE_CACHE)/target-$(clone)
 
 perigee := cargo run --quiet --release -p perigee --
 tests := cargo run --quiet --release -p perigee-tests --
