@@ -33,7 +33,15 @@ pub enum Outcome {
 /// # Errors
 /// No process or memory for it.
 pub fn work(name: &'static CStr, patience: Duration, work: impl FnOnce() -> i32) -> io::Result<Outcome> {
-    Ok(wait(sys::process::helper(name, None, work)?, patience))
+    Ok(wait(start(name, work)?, patience))
+}
+
+/// Begins `work` in a child named `name`; [`wait`] ends it.
+///
+/// # Errors
+/// No process or memory for it.
+pub fn start(name: &'static CStr, work: impl FnOnce() -> i32) -> io::Result<Pid> {
+    sys::process::helper(name, None, work)
 }
 
 /// Runs a program to its end, at most `patience` long, and returns with its outcome its last words.
@@ -69,8 +77,8 @@ pub fn run(command: &[&str], patience: Duration) -> io::Result<(Outcome, String)
     Ok((outcome, tail.last_line(160)))
 }
 
-/// Waits for one child; leaves all others to the loop.
-fn wait(pid: Pid, patience: Duration) -> Outcome {
+/// Waits at most `patience` for one child; leaves all others to the loop.
+pub fn wait(pid: Pid, patience: Duration) -> Outcome {
     let deadline = sys::now() + patience;
     // A child that is not there any more cannot be waited for either: waitpid says which.
     if let Ok(descriptor) = pidfd_open(pid, PidfdFlags::empty()) {

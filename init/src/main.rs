@@ -115,6 +115,8 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     let version = line("/usr/share/perigee/version");
     logs.event(format_args!("init=started version={version}"));
     laps.lap("mounts");
+    let begun = data::Begun::new(&mut logs);
+    laps.lap("partition");
     limit_files(&mut logs);
     let _ = reboot(RebootCommand::CadOff);
     cgroup::prepare(&mut logs);
@@ -131,10 +133,10 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
         logs.event(format_args!("hostname={node} error=\"{error}\""));
     }
     laps.lap("config");
-    // Before the data partition: the kernel configures cards while it is mounted.
+    // Before the services: the kernel configures cards while the rest of this is done.
     let network = watched(Network::new(config.as_ref()), &poller, Source::Network, "network", &mut logs);
     laps.lap("network");
-    let data = Data::mount(&mut logs);
+    let data = Data::mount(begun, &mut logs);
     if data.is_kept()
         && let Err(error) = logs.start_writer(Path::new(data::LOG))
     {

@@ -15,6 +15,7 @@ use perigee_core::control::{Data as DataStatus, DataOrigin};
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind};
+use rustix::process::Pid;
 
 use crate::child::{self, Outcome};
 use crate::logs::Logs;
@@ -33,6 +34,8 @@ const E2FSCK: &str = "/usr/sbin/e2fsck";
 
 /// A check reads all metadata: a minute for a full 64 GB card at 20 MB/s. Ten times that, and the card is dying.
 const CHECK_PATIENCE: Duration = Duration::from_secs(600);
+/// A mount replays 16 MiB of journal at the most. A card that takes longer hangs, and the node comes up without it.
+const MOUNT_PATIENCE: Duration = Duration::from_secs(120);
 /// Making new writes twice the seed: seconds.
 const REPLACE_PATIENCE: Duration = Duration::from_secs(120);
 /// Growing takes a tenth of a second for tens of GB. When the card is slower, the node starts on what there is, and
@@ -64,17 +67,10 @@ pub enum Health {
 }
 
 impl Data {
-    /// Mounts /data and /var, whatever it takes.
-    pub fn mount(logs: &mut Logs) -> Self {
-        let begin = sys::now();
-        let origin = match block::find(PARTITION) {
-            Some(device) => walk(&device, logs),
-            None => {
-                logs.event(format_args!("data=absent error=\"no partition is named `{PARTITION}`\""));
-                None
-            }
-        };
-        let origin = origin.unwrap_or_else(|| {
+    /// Mounts /data and /var, whatever it takes; goes on from what was begun.
+    pub fn mount(begun: Begun, logs: &mut Logs) -> Self {
+        let begin = begun.begin;
+        let origin = walk(begun, logs).unwrap_or_else(|| {
             if let Err(error) = mount("tmpfs", ROOT, "tmpfs", FLAGS, Some(VOLATILE_OPTIONS)) {
                 logs.event(format_args!("mount={ROOT} type=tmpfs error=\"{error}\""));
             }
@@ -127,16 +123,42 @@ impl Data {
     }
 }
 
+/// The data partition's mount, begun while PID 1 does other things: most of it is waiting for the card.
+pub struct Begun {
+    begin: Duration,
+    device: Option<PathBuf>,
+    step: Step,
+    mounting: Option<std::io::Result<Pid>>,
+}
+
+impl Begun {
+    /// Finds the partition, and mounts it in a child if it looks sound.
+    pub fn new(logs: &mut Logs) -> Self {
+        let begin = sys::now();
+        let Some(device) = block::find(PARTITION) else {
+            logs.event(format_args!("data=absent error=\"no partition is named `{PARTITION}`\""));
+            return Self { begin, device: None, step: Step::GiveUp, mounting: None };
+        };
+        let superblock = read_superblock(&device).inspect_err(|error| {
+            logs.event(format_args!("data={} superblock=unreadable error=\"{error}\"", device.display()));
+        });
+        let step = plan::first(superblock.ok().flatten().as_ref());
+        let mounting = (step == Step::Mount).then(|| begin_mount(&device));
+        Self { begin, device: Some(device), step, mounting }
+    }
+}
+
 /// Follows the plan; none when it gives up.
-fn walk(device: &Path, logs: &mut Logs) -> Option<DataOrigin> {
+fn walk(begun: Begun, logs: &mut Logs) -> Option<DataOrigin> {
+    let Begun { device, mut step, mut mounting, .. } = begun;
+    let device = device.as_deref()?;
     let mut tried = Tried::Nothing;
-    let superblock = read_superblock(device).inspect_err(|error| {
-        logs.event(format_args!("data={} superblock=unreadable error=\"{error}\"", device.display()));
-    });
-    let mut step = plan::first(superblock.ok().flatten().as_ref());
     loop {
         step = match step {
-            Step::Mount => plan::after_mount(tried, try_mount(device, logs)),
+            Step::Mount => {
+                let mounting = mounting.take().unwrap_or_else(|| begin_mount(device));
+                plan::after_mount(tried, end_mount(mounting, device, logs))
+            }
             Step::Remedy(remedy) => {
                 tried = remedy;
                 let end = match remedy {
@@ -156,17 +178,28 @@ fn walk(device: &Path, logs: &mut Logs) -> Option<DataOrigin> {
     }
 }
 
-fn try_mount(device: &Path, logs: &mut Logs) -> MountEnd {
-    match mount(device, ROOT, "ext4", FLAGS, Some(OPTIONS)) {
-        Ok(()) => MountEnd::Mounted,
-        Err(error) => {
-            logs.event(format_args!("data={} mount=failed error=\"{error}\"", device.display()));
-            match error {
-                // EUCLEAN and EBADMSG are ext4's own EFSCORRUPTED and EFSBADCRC.
-                Errno::INVAL | Errno::UCLEAN | Errno::BADMSG | Errno::IO | Errno::OVERFLOW => MountEnd::Damaged,
-                _ => MountEnd::Hindered,
-            }
-        }
+/// Mounts in a child, whose status is the kernel's error number.
+fn begin_mount(device: &Path) -> std::io::Result<Pid> {
+    child::start(c"init-mount", || match mount(device, ROOT, "ext4", FLAGS, Some(OPTIONS)) {
+        Ok(()) => 0,
+        Err(error) => error.raw_os_error(),
+    })
+}
+
+fn end_mount(mounting: std::io::Result<Pid>, device: &Path, logs: &mut Logs) -> MountEnd {
+    let outcome = mounting.map(|pid| child::wait(pid, MOUNT_PATIENCE));
+    if let Ok(Outcome::Ended(0)) = outcome {
+        return MountEnd::Mounted;
+    }
+    let error = match outcome {
+        Ok(Outcome::Ended(number)) => Some(Errno::from_raw_os_error(number)),
+        _ => None,
+    };
+    logs.event(format_args!("data={} mount=failed error=\"{error:?}\" result=\"{outcome:?}\"", device.display()));
+    match error {
+        // EUCLEAN and EBADMSG are ext4's own EFSCORRUPTED and EFSBADCRC.
+        Some(Errno::INVAL | Errno::UCLEAN | Errno::BADMSG | Errno::IO | Errno::OVERFLOW) => MountEnd::Damaged,
+        _ => MountEnd::Hindered,
     }
 }
 
