@@ -136,14 +136,6 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     // Before the services: the kernel configures cards while the rest of this is done.
     let network = watched(Network::new(config.as_ref()), &poller, Source::Network, "network", &mut logs);
     laps.lap("network");
-    let data = Data::mount(begun, &mut logs);
-    if data.is_kept()
-        && let Err(error) = logs.start_writer(Path::new(data::LOG))
-    {
-        logs.event(format_args!("log_writer=none error=\"{error}\""));
-    }
-
-    laps.lap("data");
     if let Err(error) = fs::create_dir("/run/perigee") {
         logs.event(format_args!("folder=/run/perigee error=\"{error}\""));
     }
@@ -151,6 +143,14 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     let control = watched(Control::new(), &poller, Source::Control, "control", &mut logs);
     let services = services(config.as_ref(), &poller, &mut logs)?;
     laps.lap("services");
+    // Last: the card works while everything else is done.
+    let data = Data::mount(begun, &mut logs);
+    if data.is_kept()
+        && let Err(error) = logs.start_writer(Path::new(data::LOG))
+    {
+        logs.event(format_args!("log_writer=none error=\"{error}\""));
+    }
+    laps.lap("data");
     logs.event(format_args!("init=set-up{}", laps.text));
     let identity = Identity { node, version, boot_id: line("/proc/sys/kernel/random/boot_id"), started };
     Ok(Supervisor {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use perigee_core::control::{Data as DataStatus, DataOrigin};
-use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::fs::{StatVfsMountFlags, stat, statvfs};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind};
 use rustix::process::Pid;
@@ -128,7 +128,7 @@ pub struct Begun {
     begin: Duration,
     device: Option<PathBuf>,
     step: Step,
-    mounting: Option<std::io::Result<Pid>>,
+    mounting: Option<Mounting>,
 }
 
 impl Begun {
@@ -143,7 +143,7 @@ impl Begun {
             logs.event(format_args!("data={} superblock=unreadable error=\"{error}\"", device.display()));
         });
         let step = plan::first(superblock.ok().flatten().as_ref());
-        let mounting = (step == Step::Mount).then(|| begin_mount(&device));
+        let mounting = (step == Step::Mount).then(|| Mounting::begin(&device, Tried::Nothing));
         Self { begin, device: Some(device), step, mounting }
     }
 }
@@ -156,8 +156,8 @@ fn walk(begun: Begun, logs: &mut Logs) -> Option<DataOrigin> {
     loop {
         step = match step {
             Step::Mount => {
-                let mounting = mounting.take().unwrap_or_else(|| begin_mount(device));
-                plan::after_mount(tried, end_mount(mounting, device, logs))
+                let mounting = mounting.take().unwrap_or_else(|| Mounting::begin(device, tried));
+                plan::after_mount(tried, mounting.end(device, logs))
             }
             Step::Remedy(remedy) => {
                 tried = remedy;
@@ -169,38 +169,67 @@ fn walk(begun: Begun, logs: &mut Logs) -> Option<DataOrigin> {
                 };
                 plan::after_remedy(tried, end)
             }
-            Step::Mounted(origin) => {
-                grow(device, origin, logs);
-                return Some(origin);
-            }
+            Step::Mounted(origin) => return Some(origin),
             Step::GiveUp => return None,
         };
     }
 }
 
-/// Mounts in a child, whose status is the kernel's error number.
-fn begin_mount(device: &Path) -> std::io::Result<Pid> {
-    child::start(c"init-mount", || match mount(device, ROOT, "ext4", FLAGS, Some(OPTIONS)) {
-        Ok(()) => 0,
-        Err(error) => error.raw_os_error(),
-    })
+/// A mount in a child, which grows what is smaller than its partition.
+struct Mounting {
+    child: std::io::Result<Pid>,
+    growth: Option<Growth>,
 }
 
-fn end_mount(mounting: std::io::Result<Pid>, device: &Path, logs: &mut Logs) -> MountEnd {
-    let outcome = mounting.map(|pid| child::wait(pid, MOUNT_PATIENCE));
-    if let Ok(Outcome::Ended(0)) = outcome {
-        return MountEnd::Mounted;
+impl Mounting {
+    /// The child's status is the kernel's error number, or this: mounted as small as it was. Error numbers end at 133.
+    const NOT_GROWN: i32 = 255;
+
+    fn begin(device: &Path, tried: Tried) -> Self {
+        let growth = Growth::of(device, tried);
+        let to = growth.as_ref().map(|growth| growth.first);
+        let child = child::start(c"init-mount", || match mount(device, ROOT, "ext4", FLAGS, Some(OPTIONS)) {
+            Ok(()) if to.is_none_or(|blocks| resize(blocks).is_ok()) => 0,
+            Ok(()) => Self::NOT_GROWN,
+            Err(error) => error.raw_os_error(),
+        });
+        Self { child, growth }
     }
-    let error = match outcome {
-        Ok(Outcome::Ended(number)) => Some(Errno::from_raw_os_error(number)),
-        _ => None,
-    };
-    logs.event(format_args!("data={} mount=failed error=\"{error:?}\" result=\"{outcome:?}\"", device.display()));
-    match error {
-        // EUCLEAN and EBADMSG are ext4's own EFSCORRUPTED and EFSBADCRC.
-        Some(Errno::INVAL | Errno::UCLEAN | Errno::BADMSG | Errno::IO | Errno::OVERFLOW) => MountEnd::Damaged,
-        _ => MountEnd::Hindered,
+
+    /// Waits for it, and puts what was set aside into the grown file system.
+    fn end(self, device: &Path, logs: &mut Logs) -> MountEnd {
+        let outcome = self.child.map(|pid| match child::wait(pid, GROW_PATIENCE) {
+            Outcome::Running(pid) if !is_mounted() => child::wait(pid, MOUNT_PATIENCE),
+            outcome => outcome,
+        });
+        let name = device.display();
+        let error = match outcome {
+            Ok(Outcome::Ended(0 | Self::NOT_GROWN)) => None,
+            // It goes on growing.
+            Ok(Outcome::Running(_)) if is_mounted() => None,
+            Ok(Outcome::Ended(number)) => Some(Some(Errno::from_raw_os_error(number))),
+            _ => Some(None),
+        };
+        if let Some(error) = error {
+            logs.event(format_args!("data={name} mount=failed error=\"{error:?}\" result=\"{outcome:?}\""));
+            return match error {
+                // EUCLEAN and EBADMSG are ext4's own EFSCORRUPTED and EFSBADCRC.
+                Some(Errno::INVAL | Errno::UCLEAN | Errno::BADMSG | Errno::IO | Errno::OVERFLOW) => MountEnd::Damaged,
+                _ => MountEnd::Hindered,
+            };
+        }
+        if let Some(growth) = self.growth {
+            logs.event(format_args!("data={name} grow_to_blocks={} result=\"{outcome:?}\"", growth.first));
+            growth.fill(device, logs);
+        }
+        MountEnd::Mounted
     }
+}
+
+/// Whether there is a file system of its own at [`ROOT`].
+fn is_mounted() -> bool {
+    let device = |path| stat(path).map(|facts| facts.st_dev);
+    matches!((device(ROOT), device("/")), (Ok(data), Ok(root)) if data != root)
 }
 
 /// e2fsck's exit status is a sum (e2fsck(8)): 1 and 2 are errors that were corrected, 4 and above are worse.
@@ -227,27 +256,37 @@ fn make_new(device: &Path, logs: &mut Logs) -> RemedyEnd {
     if matches!(done, Ok(Outcome::Ended(0))) { RemedyEnd::Sound } else { RemedyEnd::NotTried }
 }
 
-/// Grows the file system to the partition's size, and puts what was set aside into it.
-fn grow(device: &Path, origin: DataOrigin, logs: &mut Logs) {
-    let Ok(Some(superblock)) = read_superblock(device) else { return };
-    let Ok(bytes) = size(device) else { return };
-    let aside = match origin {
-        DataOrigin::New => fs::metadata(SEED).ok().and_then(|seed| replace::aside(seed.len(), bytes)),
-        _ => None,
-    };
-    let most = bytes / superblock.block_bytes;
-    let first = aside.map_or(most, |(offset, _)| offset / superblock.block_bytes);
-    if superblock.blocks >= first {
-        return;
+/// A file system that is smaller than its partition.
+struct Growth {
+    /// Blocks to grow to at once.
+    first: u64,
+    /// Blocks of the partition.
+    most: u64,
+    /// Bytes at the partition's end that [`replace`] set aside.
+    aside: Option<(u64, u64)>,
+}
+
+impl Growth {
+    /// None if it fills its partition.
+    fn of(device: &Path, tried: Tried) -> Option<Self> {
+        let superblock = read_superblock(device).ok().flatten()?;
+        let bytes = size(device).ok()?;
+        let aside = match tried {
+            Tried::Replace => fs::metadata(SEED).ok().and_then(|seed| replace::aside(seed.len(), bytes)),
+            _ => None,
+        };
+        let most = bytes / superblock.block_bytes;
+        let first = aside.map_or(most, |(offset, _)| offset / superblock.block_bytes);
+        (superblock.blocks < first).then_some(Self { first, most, aside })
     }
-    let outcome = child::work(c"init-grow", GROW_PATIENCE, || i32::from(resize(first).is_err()));
-    logs.event(format_args!("data={} grow_to_blocks={first} result=\"{outcome:?}\"", device.display()));
-    if let Some(aside) = aside {
-        let device = PathBuf::from(device);
+
+    /// Puts what was set aside into the file system, and grows it to the end.
+    fn fill(self, device: &Path, logs: &mut Logs) {
+        let Some(aside) = self.aside else { return };
         // Nothing waits for it; should it fail or the power go, the file or the last bytes are missing, no more.
         let outcome = child::work(c"init-set-aside", Duration::ZERO, || {
-            let kept = replace::keep(&device, aside, Path::new(SET_ASIDE));
-            i32::from(resize(most).is_err() || kept.is_err())
+            let kept = replace::keep(device, aside, Path::new(SET_ASIDE));
+            i32::from(resize(self.most).is_err() || kept.is_err())
         });
         logs.event(format_args!("data={} set_aside={SET_ASIDE}/head result=\"{outcome:?}\"", device.display()));
     }
