@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result};
 
+use perigee_image::build::Ctx;
+
 use crate::lab::Lab;
 use crate::suite::Suite;
 
@@ -47,10 +49,10 @@ fn main() -> Result<ExitCode> {
 }
 
 fn test(only: Option<String>) -> Result<bool> {
-    let mut lab = Lab::new(&repo()?)?;
+    let repo = repo()?;
     let mut suite = Suite::new(only);
-    host::steps(&mut suite, lab.ctx());
-    machines::steps(&mut suite, &mut lab);
+    host::steps(&mut suite, &Ctx::new(repo.clone())?);
+    machines::steps(&mut suite, &repo)?;
     Ok(suite.finish())
 }
 

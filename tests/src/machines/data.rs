@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use perigee_image::gpt::{self, Guid, Partition};
 use perigee_qemu::disk;
 
 use crate::lab::Lab;
+use crate::suite::Checks;
 
 /// Partitions' owner: here only their places matter, and those are the same on every disk.
 const OWNER: [&str; 2] = ["test", "damage"];
@@ -27,68 +28,87 @@ const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What happened to the data partition before the node boots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Damage {
+enum Damage {
     /// The journal's inode is gone: e2fsck makes a new journal.
     Mendable,
+    /// It is full but for PID 1's reserve.
+    Full,
     /// The first mebibyte is noise, superblock and group descriptors with it.
     BeyondRepair,
-    /// It is full but for PID 1's reserve, after a first boot.
-    Full,
     /// There is no such partition.
     Missing,
 }
 
 impl Damage {
-    pub const ALL: [Self; 4] = [Self::Mendable, Self::BeyondRepair, Self::Full, Self::Missing];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Mendable => "data-mendable",
-            Self::BeyondRepair => "data-corrupt",
-            Self::Full => "data-full",
-            Self::Missing => "data-missing",
-        }
-    }
-
     const fn expected(self) -> DataOrigin {
         match self {
             Self::Mendable => DataOrigin::Repaired,
-            Self::BeyondRepair => DataOrigin::New,
             Self::Full => DataOrigin::Clean,
+            Self::BeyondRepair => DataOrigin::New,
             Self::Missing => DataOrigin::Volatile,
         }
     }
 }
 
-/// Boots a node with a damaged data partition: every service is ready, the node is Ready, and it says what it did.
-pub fn run(lab: &mut Lab, arch: Arch, damage: Damage) -> Result<()> {
-    let folder = lab.folder(arch, damage.name());
-    fs::create_dir_all(&folder)?;
-    let damaged = folder.join("damaged.img");
-    if damage == Damage::Full {
-        // A card fills up in use: images are imported, etcd has its logs, PID 1 its reserve.
-        let mut rig = lab.rig(arch, damage.name(), |_| Ok(()))?;
-        rig.wait_services(0)?;
+/// Boots nodes with damaged data partitions: every service is ready, the node is Ready, and it says what it did.
+pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
+    let mut card = Card::new(lab, arch)?;
+    checks.check("mendable", || card.life(lab, Damage::Mendable))?;
+    // A card fills up in use: images are imported by then, etcd has its logs, PID 1 its reserve.
+    checks.check("full", || card.life(lab, Damage::Full))?;
+    let mut card = Card::new(lab, arch)?;
+    checks.check("corrupt", || card.life(lab, Damage::BeyondRepair))?;
+    let mut card = Card::new(lab, arch)?;
+    checks.check("missing", || card.life(lab, Damage::Missing))
+}
+
+/// A disk that things happen to between its node's lives.
+struct Card {
+    arch: Arch,
+    folder: PathBuf,
+    image: PathBuf,
+}
+
+impl Card {
+    /// As it was built.
+    fn new(lab: &mut Lab, arch: Arch) -> Result<Self> {
+        let folder = lab.folder(arch, "data");
+        fs::create_dir_all(&folder)?;
+        let image = folder.join("damaged.img");
+        disk::copy(&lab.built(arch)?.nodes[0].disk, &image)?;
+        Ok(Self { arch, folder, image })
+    }
+
+    /// Damages it, lets a node live on it until that is Ready, and has it as that left it.
+    fn life(&mut self, lab: &mut Lab, damage: Damage) -> Result<()> {
+        let Self { arch, folder, image } = self;
+        apply(damage, image, folder).with_context(|| format!("damage {}", image.display()))?;
+        let mut rig = lab.rig(*arch, "data", |plan| {
+            plan.nodes[0].disk.clone_from(image);
+            if damage == Damage::Missing {
+                // Everything that would be on the card is in memory.
+                plan.nodes[0].memory_mib *= 2;
+            }
+            Ok(())
+        })?;
+        let status = rig.wait_services(0)?;
+        let origin = status.data.origin;
+        ensure!(origin == damage.expected(), "expected {:?}, the node says {:?}", damage.expected(), status.data);
+        rig.wait_ready()?;
         rig.tell(&Request::PowerOff)?;
         rig.cluster.machine(0)?.wait_end(POWER_OFF_TIMEOUT)?;
-        rig.cluster.save_disk(0, &damaged)?;
-    } else {
-        disk::copy(&lab.built(arch)?.nodes[0].disk, &damaged)?;
+        let after = image.with_extension("after");
+        rig.cluster.save_disk(0, &after)?;
+        drop(rig);
+        Ok(fs::rename(after, image)?)
     }
-    apply(damage, &damaged, &folder).with_context(|| format!("damage {}", damaged.display()))?;
-    let mut rig = lab.rig(arch, damage.name(), |plan| {
-        plan.nodes[0].disk.clone_from(&damaged);
-        if damage == Damage::Missing {
-            // Everything that would be on the card is in memory.
-            plan.nodes[0].memory_mib *= 2;
-        }
-        Ok(())
-    })?;
-    let status = rig.wait_services(0)?;
-    let origin = status.data.origin;
-    ensure!(origin == damage.expected(), "expected {:?}, the node says {:?}", damage.expected(), status.data);
-    rig.wait_ready()?;
-    Ok(fs::remove_file(damaged)?)
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        // One that stays is written over by the next.
+        let _ = fs::remove_file(&self.image);
+    }
 }
 
 /// Damages the disk `image`, with files in `work`.
