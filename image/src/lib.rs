@@ -10,6 +10,7 @@ pub mod erofs;
 pub mod esp;
 pub mod flight;
 pub mod go;
+pub mod hardening;
 pub mod gpt;
 pub mod inspect;
 pub mod kernel;

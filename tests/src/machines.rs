@@ -9,6 +9,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 use perigee_image::build::Arch;
+use perigee_image::hardening::{self, Hardening};
 
 use crate::lab::Lab;
 use crate::suite::Suite;
@@ -30,7 +31,8 @@ pub fn steps(suite: &mut Suite, repo: &Path) -> Result<()> {
                     "the slot has {slot_bytes} bytes, at most {MAX_SLOT_BYTES} may be"
                 );
                 Ok(())
-            })
+            })?;
+            checks.check("hardening", || hardened(&mut lab, arch))
         });
         labs.push((arch, lab));
     }
@@ -46,5 +48,18 @@ pub fn steps(suite: &mut Suite, repo: &Path) -> Result<()> {
         let mut lab = Lab::new(repo)?;
         suite.step("sd-card-x86_64", || storage::sd_card(&mut lab, Arch::X86_64));
     }
+    Ok(())
+}
+
+/// At least this share of kernel-hardening-checker's checks is OK, and the report gives a reason for each other one.
+fn hardened(lab: &mut Lab, arch: Arch) -> Result<()> {
+    const LEAST_PERCENT: usize = 80;
+    const REPORT: &str = "kernel-config/hardening-report.md";
+    let kernel = lab.built(arch)?.kernel.clone();
+    let Hardening { ok, total, failed } = hardening::check(lab.ctx(), &kernel)?;
+    ensure!(ok * 100 >= total * LEAST_PERCENT, "{ok} of {total} checks are OK; not OK: {}", failed.join(", "));
+    let report = std::fs::read_to_string(lab.ctx().repo.join(REPORT))?;
+    let unexplained: Vec<_> = failed.into_iter().filter(|option| !report.contains(option)).collect();
+    ensure!(unexplained.is_empty(), "{REPORT} gives no reason for: {}", unexplained.join(", "));
     Ok(())
 }
