@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::build::{Arch, Ctx};
+use crate::build::{Arch, Ctx, Key};
 use crate::rust_std::RustStd;
 
 /// The programs, as files of one architecture.
@@ -26,7 +26,9 @@ pub struct FlightBins {
 pub fn build(ctx: &Ctx, arch: Arch) -> Result<FlightBins> {
     let target = arch.rust_target();
     let std = RustStd::provide(ctx, target)?;
-    let target_dir = ctx.cache.join("flight");
+    // Cargo tells files by their times and flags: clones that shared a folder would undo each other's work.
+    let clone = Key::new("1").text(&ctx.repo.display().to_string()).finish();
+    let target_dir = ctx.cache.join(format!("flight-{clone}"));
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(&ctx.repo)
