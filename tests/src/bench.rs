@@ -21,12 +21,13 @@ pub type Figures = BTreeMap<String, f64>;
 type Part = fn(&mut Lab, Arch) -> Result<Figures>;
 
 /// All parts, by the name that `make bench ONLY=` takes; what takes hours is last.
-const PARTS: [(&str, Part); 5] = [
+const PARTS: [(&str, Part); 6] = [
     ("image", image::measure),
     ("boot", boot::measure),
     ("idle", idle::measure),
     ("worker", worker::measure),
-    ("memory", memory::measure),
+    ("memory-worker", memory::worker),
+    ("memory-single", memory::single),
 ];
 
 /// Runs the parts whose `<name>-<target>` contains `only`; figures of other parts stay as they are in the file.

@@ -52,7 +52,7 @@ const CONTROL_PLANE_MIB: u32 = 1024;
 
 pub fn measure(lab: &mut Lab, arch: Arch) -> Result<Figures> {
     let mut rig = pair(lab, arch)?;
-    let started = start(&mut rig, MEMORY_MIB)?;
+    let started = start(&mut rig, MEMORY_MIB, ANSWER_TIMEOUT)?;
     let idle = Idle::of(&rig, PLACE)?;
     let figures = [
         ("boot.worker_to_pod_s", started.as_secs_f64()),
@@ -82,12 +82,12 @@ fn apply(rig: &Rig, pod: &Path) -> Result<()> {
     rig.kubectl().run(&["apply", "-f", pod.to_str().context("a path in UTF-8")?]).map(drop)
 }
 
-/// Starts the worker on a fresh disk with `memory_mib`; gives the time until its pod answers.
-pub fn start(rig: &mut Rig, memory_mib: u32) -> Result<Duration> {
+/// Starts the worker on a fresh disk with `memory_mib`; gives the time until its pod answers, at most `timeout`.
+pub fn start(rig: &mut Rig, memory_mib: u32, timeout: Duration) -> Result<Duration> {
     rig.cluster.renew(PLACE, memory_mib)?;
     rig.cluster.power_on(PLACE)?;
     let started = rig.cluster.machine(PLACE)?.started();
-    rig.wait("the worker's pod answers", ANSWER_TIMEOUT, answers)?;
+    rig.wait("the worker's pod answers", timeout, answers)?;
     let took = started.elapsed();
     ensure!(rig.kubectl().ready_nodes()?.contains(&WORKER.to_owned()), "{WORKER} is not Ready");
     Ok(took)
