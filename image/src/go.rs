@@ -58,17 +58,56 @@ pub fn kubectl(ctx: &Ctx) -> Result<PathBuf> {
     Go::find()?.program(ctx, &KUBECTL, None)
 }
 
+/// Makes the file that an empty cluster's store is filled from (docs/formats.md): the same for every architecture.
+pub fn seed(ctx: &Ctx) -> Result<PathBuf> {
+    let go_mod = |program: &Program| {
+        let path = program.folder(ctx).join("go.mod");
+        fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    };
+    check_seed(&go_mod(&SEED)?, &go_mod(&KUBE)?)?;
+    let tool = Go::find()?.program(ctx, &SEED, None)?;
+    let key = ctx.input(Key::new("1"), &tool)?;
+    let done = ctx
+        .step("seed-file", Duration::from_secs(1), key, |job| job.run(Command::new(&tool).arg(job.out.join("seed"))))?;
+    Ok(done.join("seed"))
+}
+
+/// Fails unless the seed is made from the same Kubernetes as the API server that finds it: of an older one, the API
+/// server would only have more to do; of a newer one, it might not read it.
+fn check_seed(seed: &str, kube: &str) -> Result<()> {
+    for line in seed.lines().map(str::trim).filter(|line| line.starts_with("k8s.io/") && line.contains("=>")) {
+        ensure!(
+            kube.lines().any(|other| other.trim() == line),
+            "rootfs/go/seed/go.mod has `{line}`, rootfs/go/kube/go.mod has not"
+        );
+    }
+    let kubernetes = |go_mod| version_of(go_mod, "k8s.io/kubernetes");
+    ensure!(
+        kubernetes(seed)? == kubernetes(kube)?,
+        "rootfs/go/seed is of Kubernetes {}, rootfs/go/kube of {}: expected the same",
+        kubernetes(seed)?,
+        kubernetes(kube)?
+    );
+    Ok(())
+}
+
 /// Checks the format of our own Go code and tests what has logic; a main that only calls upstream's is checked by
-/// building it. Only `notify` is vetted: vetting what imports upstream vets all of upstream first, for minutes.
+/// building it. Only what imports no upstream is vetted: else all of upstream is vetted first, for minutes.
 pub fn test(ctx: &Ctx) -> Result<()> {
     let go = Go::find()?;
     let sources = ctx.repo.join("rootfs/go");
     let root = said(go.command(&sources).args(["env", "GOROOT"]))?;
     let unformatted = said(Command::new(format!("{root}/bin/gofmt")).arg("-l").arg(&sources))?;
     ensure!(unformatted.is_empty(), "not as gofmt writes it (cure: `gofmt -w rootfs/go`):\n{unformatted}");
-    for (program, verbs) in [(&NOTIFY, &["vet", "test"][..]), (&CONTAINERD, &["test"])] {
+    let (ours, others) = (&["vet", "test"][..], &["test"][..]);
+    for (program, verbs) in
+        [(&NOTIFY, ours), (&SEEDFILE, ours), (&CONTAINERD, others), (&ETCD, others), (&SEED, others)]
+    {
         let folder = program.folder(ctx);
-        let key = go.key(program)?.path(&folder)?.path(&NOTIFY.folder(ctx))?;
+        let mut key = go.key(program)?.path(&folder)?;
+        for other in own_modules(&fs::read_to_string(folder.join("go.mod"))?, &folder) {
+            key = key.path(&other)?;
+        }
         ctx.step(&format!("go-test-{}", program.name), Duration::from_secs(30), key, |job| {
             for verb in verbs {
                 let mut command = go.command(&folder);
@@ -136,10 +175,15 @@ const PLAIN: Program = Program { name: "", module: "", package: ".", stamp: None
 
 const NOTIFY: Program = Program { name: "notify", module: "notify", ..PLAIN };
 
+const SEEDFILE: Program = Program { name: "seedfile", module: "seedfile", ..PLAIN };
+
 const KUBE: Program =
     Program { name: "kube", module: "kube", stamp: KUBERNETES, tags: "notest", usual_s: 480, ..PLAIN };
 
 const KUBECTL: Program = Program { name: "kubectl", package: "./kubectl", usual_s: 120, ..KUBE };
+
+/// With kube's tags, so that what both import is compiled once.
+const SEED: Program = Program { name: "seed", module: "seed", tags: KUBE.tags, usual_s: 90, ..PLAIN };
 
 const CONTAINERD: Program = Program {
     name: "containerd",
@@ -278,8 +322,8 @@ impl Go {
         let go_mod = fs::read_to_string(folder.join("go.mod")).with_context(|| format!("read {}", folder.display()))?;
         let link_flags = program.link_flags(&go_mod)?;
         let mut key = add_sources(self.key(program)?.text(&link_flags), &folder)?;
-        if go_mod.contains("perigee/notify") {
-            key = add_sources(key, &NOTIFY.folder(ctx))?;
+        for other in own_modules(&go_mod, &folder) {
+            key = add_sources(key, &other)?;
         }
         let mut c = Vec::new();
         if let Some(arch) = arch {
@@ -329,6 +373,12 @@ impl Go {
 fn release(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.strip_prefix("go")?.split(['.', 'r', 'b']);
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+/// Our own modules that the text of a `go.mod` in `folder` takes from beside it: `replace perigee/x => ../x`.
+fn own_modules(go_mod: &str, folder: &Path) -> Vec<PathBuf> {
+    let replaced = go_mod.lines().map(|line| line.trim().trim_start_matches("replace "));
+    replaced.filter_map(|line| Some(folder.join(line.strip_prefix("perigee/")?.split_once(" => ")?.1))).collect()
 }
 
 /// Adds what decides a build: Go sources without tests, `go.mod`, `go.sum`, and `default.pgo` where there is one.
@@ -404,10 +454,30 @@ mod tests {
     #[test]
     fn every_pinned_module_names_what_its_program_is_stamped_with() {
         let go = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs/go");
-        for program in [&KUBE, &KUBECTL, &CONTAINERD, &SHIM, &RUNC, &ETCD, &CNI, &COREDNS] {
+        for program in [&KUBE, &KUBECTL, &SEED, &CONTAINERD, &SHIM, &RUNC, &ETCD, &CNI, &COREDNS] {
             let go_mod = fs::read_to_string(go.join(program.module).join("go.mod")).unwrap();
             program.link_flags(&go_mod).unwrap();
             assert!(go.join(program.module).join("go.sum").is_file(), "{}", program.name);
+        }
+    }
+
+    #[test]
+    fn our_own_modules_are_read_from_go_mod() {
+        let folder = Path::new("/go/etcd");
+        let one = "require perigee/notify v0.0.0\nreplace perigee/notify => ../notify\n";
+        assert_eq!(own_modules(one, folder), [folder.join("../notify")]);
+        let two = "replace (\n\tperigee/notify => ../notify\n\tperigee/seedfile => ../seedfile\n)\n";
+        assert_eq!(own_modules(two, folder), [folder.join("../notify"), folder.join("../seedfile")]);
+    }
+
+    #[test]
+    fn the_seed_is_of_the_kubernetes_that_finds_it() {
+        let go = Path::new(env!("CARGO_MANIFEST_DIR")).join("../rootfs/go");
+        let go_mod = |module| fs::read_to_string(go.join(module).join("go.mod")).unwrap();
+        let (seed, kube) = (go_mod("seed"), go_mod("kube"));
+        check_seed(&seed, &kube).unwrap();
+        for (from, to) in [("kubernetes v1.", "kubernetes v2."), ("k8s.io/api v0.", "k8s.io/api v1.")] {
+            assert!(check_seed(&seed.replace(from, to), &kube).is_err(), "{to}");
         }
     }
 

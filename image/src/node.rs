@@ -69,6 +69,7 @@ pub fn build(ctx: &Ctx, arch: Arch, mission_path: &Path, out: &Path) -> Result<B
         e2fsck: native::e2fsck(ctx, arch)?,
         mount: native::mount(ctx, arch)?,
         data: data::build(ctx)?,
+        seed: go::seed(ctx)?,
     };
     let mkfs = native::mkfs_erofs(ctx)?;
     let kubectl = install(&go::kubectl(ctx)?, &out.join("bin"), "kubectl")?;

@@ -33,13 +33,14 @@ const FOLDERS: [&str; 10] =
     ["/config", "/data", "/dev", "/opt/cni/bin", "/proc", "/run", "/sys", "/tmp", "/usr/share/perigee", "/var"];
 
 /// Names under which multi-call programs choose what they are.
-const LINKS: [(&str, &str); 10] = [
+const LINKS: [(&str, &str); 11] = [
     ("/usr/bin/kubelet", "kube"),
     ("/usr/bin/kube-apiserver", "kube"),
     ("/usr/bin/kube-controller-manager", "kube"),
     ("/usr/bin/kube-scheduler", "kube"),
     ("/usr/bin/kube-proxy", "kube"),
     ("/usr/bin/image-import", "containerd"),
+    ("/usr/bin/etcd-seed", "etcd"),
     ("/opt/cni/bin/bridge", "cni"),
     ("/opt/cni/bin/host-local", "cni"),
     ("/opt/cni/bin/loopback", "cni"),
@@ -74,6 +75,8 @@ pub struct Parts {
     pub mount: MountTools,
     /// The small data file system.
     pub data: PathBuf,
+    /// What an empty cluster's store is filled from.
+    pub seed: PathBuf,
 }
 
 impl Parts {
@@ -132,7 +135,7 @@ pub fn build(ctx: &Ctx, arch: Arch, mkfs: &Path, parts: &Parts) -> Result<Rootfs
     let images = parts.images();
     let programs = parts.programs();
     let program_paths = programs.iter().map(|(_, path)| *path).chain(images.iter().map(|image| image.program));
-    for path in program_paths.chain([mkfs, &parts.data]) {
+    for path in program_paths.chain([mkfs, &parts.data, &parts.seed]) {
         key = ctx.input(key, path)?;
     }
     let version = format!("{}+{}", env!("CARGO_PKG_VERSION"), key.clone().finish());
@@ -180,6 +183,7 @@ fn stage(tree: &Tree, arch: Arch, parts: &Parts, version: &str) -> Result<()> {
     tree.file("/etc/os-release", os_release(version), PUBLIC)?;
     tree.file("/usr/share/perigee/version", format!("{version}\n"), PUBLIC)?;
     tree.copy(&parts.data, "/usr/share/perigee/data.ext4", PUBLIC)?;
+    tree.copy(&parts.seed, "/usr/share/perigee/seed", PUBLIC)?;
     let mut archive = Vec::new();
     oci::write(&parts.images(), arch.goarch(), &mut archive)?;
     tree.file("/usr/share/perigee/images.tar", archive, PUBLIC)
@@ -219,7 +223,7 @@ mod tests {
         let [init, agent, demo, pause] = ["init", "agent", "demo", "pause"].map(program);
         let [kube, containerd, shim, runc] = ["kube", "containerd", "shim", "runc"].map(program);
         let [etcd, cni, coredns, nft, e2fsck] = ["etcd", "cni", "coredns", "nft", "e2fsck"].map(program);
-        let [mount, umount, data] = ["mount", "umount", "data.ext4"].map(program);
+        let [mount, umount, data, seed] = ["mount", "umount", "data.ext4", "seed"].map(program);
         Parts {
             flight: FlightBins { init, agent, demo, pause },
             go: GoParts { kube, containerd, shim, runc, etcd, cni, coredns },
@@ -227,6 +231,7 @@ mod tests {
             e2fsck,
             mount: MountTools { mount, umount },
             data,
+            seed,
         }
     }
 
@@ -246,7 +251,9 @@ mod tests {
         for (link, _) in LINKS {
             assert!(tree.host(link).is_file(), "{link} leads nowhere");
         }
-        fs::remove_file(tree.host("/usr/share/perigee/data.ext4")).unwrap();
+        for file in ["data.ext4", "seed"] {
+            fs::remove_file(tree.host("/usr/share/perigee").join(file)).unwrap();
+        }
         let inspection = Inspection::of(tree.root()).unwrap();
         inspection.check().unwrap();
         assert_eq!(inspection.elf.len(), 12);

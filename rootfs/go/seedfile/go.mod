@@ -1,0 +1,3 @@
+module perigee/seedfile
+
+go 1.26.0
