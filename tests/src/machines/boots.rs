@@ -14,6 +14,8 @@ use crate::suite::Checks;
 const MAX_ELF_FILES: usize = 14;
 /// What PID 1, the agent and whatever else is ours may take together, MiB.
 const MAX_OWN_PSS_MIB: f64 = 8.0;
+/// When all that is in the seed was created (docs/formats.md).
+const SEEDED_AT: &str = "2000-01-01T00:00:00Z";
 /// A process that has ended is waited for at once, but the node may be looked at in between.
 const REAP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 /// Every service's own time to end, and the file systems'.
@@ -27,6 +29,7 @@ pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
     })?;
     checks.check("services-ready", || rig.wait_services(0))?;
     checks.check("node-ready", || rig.wait_ready())?;
+    checks.check("seeded", || seeded(&rig))?;
     checks.check("demo-answers", || rig.wait_answering())?;
     checks.check("is-what-it-claims", || is_what_it_claims(&rig.inspect()?))?;
     checks.check("own-memory", || own_memory(&rig.processes(0)?))?;
@@ -36,6 +39,20 @@ pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
         rig.tell(&Request::PowerOff)?;
         rig.cluster.machine(0)?.wait_end(POWER_OFF_TIMEOUT)
     })?;
+    Ok(())
+}
+
+/// Every default role and binding is from the seed: the API server had none to make.
+fn seeded(rig: &Rig) -> Result<()> {
+    for kind in ["clusterroles", "clusterrolebindings", "roles", "rolebindings"] {
+        let path = format!("/apis/rbac.authorization.k8s.io/v1/{kind}?labelSelector=kubernetes.io/bootstrapping");
+        let list: serde_json::Value = serde_json::from_str(&rig.kubectl().get(&path)?)?;
+        let items = list["items"].as_array().filter(|items| !items.is_empty());
+        for item in items.with_context(|| format!("no default {kind}"))? {
+            let metadata = &item["metadata"];
+            ensure!(metadata["creationTimestamp"] == SEEDED_AT, "{kind}: {} was not in the seed", metadata["name"]);
+        }
+    }
     Ok(())
 }
 
