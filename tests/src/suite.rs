@@ -56,27 +56,6 @@ impl Suite {
         }
     }
 
-    /// Runs `work` on each of `items` at the same time, each with steps of its own.
-    pub fn side_by_side<Item: Send>(&mut self, items: Vec<Item>, work: impl Fn(&mut Self, Item) + Sync) {
-        let work = &work;
-        let parts: Vec<Self> = std::thread::scope(|scope| {
-            let run = |item| {
-                let mut part = Self::new(self.only.clone());
-                scope.spawn(move || {
-                    work(&mut part, item);
-                    part
-                })
-            };
-            let threads: Vec<_> = items.into_iter().map(run).collect();
-            // A panic in a step is this program's own mistake, and ends it.
-            threads.into_iter().map(|thread| thread.join().expect("a step panicked")).collect()
-        });
-        for part in parts {
-            self.passed += part.passed;
-            self.failed.extend(part.failed);
-        }
-    }
-
     /// Prints the end; gives whether nothing failed and something was run.
     pub fn finish(self) -> bool {
         for name in &self.failed {
@@ -146,15 +125,6 @@ mod tests {
         });
         assert_eq!((suite.passed, suite.failed.as_slice()), (1, ["machine/two".to_owned()].as_slice()));
         assert!(!suite.finish());
-    }
-
-    #[test]
-    fn steps_side_by_side_all_count() {
-        let mut suite = Suite::new(None);
-        suite.side_by_side(vec![1, 2, 3], |suite, item| {
-            suite.step(&format!("step-{item}"), || if item == 2 { bail!("broken") } else { Ok(()) });
-        });
-        assert_eq!((suite.passed, suite.failed.as_slice()), (2, ["step-2".to_owned()].as_slice()));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use perigee_image::disk::{DISK_BYTES, layout};
 use perigee_image::gpt::{self, Guid, Partition};
 use perigee_qemu::disk;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, Rig};
 use crate::suite::Checks;
 
 /// Partitions' owner: here only their places matter, and those are the same on every disk.
@@ -52,14 +52,14 @@ impl Damage {
 
 /// Boots nodes with damaged data partitions: every service is ready, the node is Ready, and it says what it did.
 pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
-    let mut card = Card::new(lab, arch)?;
-    checks.check("mendable", || card.life(lab, Damage::Mendable))?;
+    let card = Card::new(lab, arch)?;
+    checks.check("mendable", || card.keep(card.life(lab, Damage::Mendable)?))?;
     // A card fills up in use: images are imported by then, etcd has its logs, PID 1 its reserve.
-    checks.check("full", || card.life(lab, Damage::Full))?;
-    let mut card = Card::new(lab, arch)?;
-    checks.check("corrupt", || card.life(lab, Damage::BeyondRepair))?;
-    let mut card = Card::new(lab, arch)?;
-    checks.check("missing", || card.life(lab, Damage::Missing))
+    checks.check("full", || card.life(lab, Damage::Full).map(drop))?;
+    let card = Card::new(lab, arch)?;
+    checks.check("corrupt", || card.life(lab, Damage::BeyondRepair).map(drop))?;
+    let card = Card::new(lab, arch)?;
+    checks.check("missing", || card.life(lab, Damage::Missing).map(drop))
 }
 
 /// A disk that things happen to between its node's lives.
@@ -79,8 +79,8 @@ impl Card {
         Ok(Self { arch, folder, image })
     }
 
-    /// Damages it, lets a node live on it until that is Ready, and has it as that left it.
-    fn life(&mut self, lab: &mut Lab, damage: Damage) -> Result<()> {
+    /// Damages it, and lets a node live on a copy of it until that is Ready.
+    fn life(&self, lab: &mut Lab, damage: Damage) -> Result<Rig> {
         let Self { arch, folder, image } = self;
         apply(damage, image, folder).with_context(|| format!("damage {}", image.display()))?;
         let mut rig = lab.rig(*arch, "data", |plan| {
@@ -95,12 +95,17 @@ impl Card {
         let origin = status.data.origin;
         ensure!(origin == damage.expected(), "expected {:?}, the node says {:?}", damage.expected(), status.data);
         rig.wait_ready()?;
+        Ok(rig)
+    }
+
+    /// Ends a life in order, and has the card as that left it.
+    fn keep(&self, mut rig: Rig) -> Result<()> {
         rig.tell(&Request::PowerOff)?;
         rig.cluster.machine(0)?.wait_end(POWER_OFF_TIMEOUT)?;
-        let after = image.with_extension("after");
+        let after = self.image.with_extension("after");
         rig.cluster.save_disk(0, &after)?;
         drop(rig);
-        Ok(fs::rename(after, image)?)
+        Ok(fs::rename(after, &self.image)?)
     }
 }
 
