@@ -26,9 +26,10 @@ pub struct FlightBins {
 pub fn build(ctx: &Ctx, arch: Arch) -> Result<FlightBins> {
     let target = arch.rust_target();
     let std = RustStd::provide(ctx, target)?;
-    // Cargo tells files by their times and flags: clones that shared a folder would undo each other's work.
-    let clone = Key::new("1").text(&ctx.repo.display().to_string()).finish();
-    let target_dir = ctx.cache.join(format!("flight-{clone}"));
+    // Cargo tells files by their times, flags and tool chain: clones or architectures that shared a folder would undo
+    // each other's work.
+    let place = Key::new("1").text(&ctx.repo.display().to_string()).text(arch.name()).finish();
+    let target_dir = ctx.cache.join(format!("flight-{place}"));
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(&ctx.repo)
