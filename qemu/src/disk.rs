@@ -12,25 +12,24 @@ use anyhow::{Context, Result, bail, ensure};
 pub fn overlay(base: &Path, path: &Path) -> Result<()> {
     let size = fs::metadata(base).with_context(|| format!("read {}", base.display()))?.len();
     let base = base.canonicalize()?;
-    let output = Command::new("qemu-img")
-        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
-        .args([&base, path])
-        .arg(size.next_power_of_two().to_string())
-        .output()
-        .context("start qemu-img (of qemu-utils)")?;
-    ensure!(output.status.success(), "qemu-img create {}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
-    Ok(())
+    let size = size.next_power_of_two().to_string();
+    let mut create = Command::new("qemu-img");
+    create.args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"]).args([&base, path]).arg(size);
+    run(&mut create, path)
 }
 
 /// The raw image at `raw` that reads as the qcow2 disk `overlay` does now: for what is to happen to a disk between two
 /// lives of a node.
 pub fn flatten(overlay: &Path, raw: &Path) -> Result<()> {
-    let output = Command::new("qemu-img")
-        .args(["convert", "-q", "-f", "qcow2", "-O", "raw"])
-        .args([overlay, raw])
-        .output()
-        .context("start qemu-img (of qemu-utils)")?;
-    ensure!(output.status.success(), "qemu-img convert {}: {}", raw.display(), String::from_utf8_lossy(&output.stderr));
+    let mut convert = Command::new("qemu-img");
+    convert.args(["convert", "-q", "-f", "qcow2", "-O", "raw"]).args([overlay, raw]);
+    run(&mut convert, raw)
+}
+
+/// Runs `qemu-img`, which makes `path`.
+fn run(command: &mut Command, path: &Path) -> Result<()> {
+    let output = command.output().context("start qemu-img (of qemu-utils)")?;
+    ensure!(output.status.success(), "qemu-img for {}: {}", path.display(), String::from_utf8_lossy(&output.stderr));
     Ok(())
 }
 

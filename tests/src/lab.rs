@@ -20,6 +20,8 @@ const MEMORY_MIB: u32 = 1024;
 const AGENT: &str = "agent";
 /// Longest times under emulation on a host with other things to do: ten times what is usual.
 pub const SERVICES_TIMEOUT: Duration = Duration::from_secs(600);
+/// Every service's own time to end, and the file systems'.
+const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(120);
 /// See [`SERVICES_TIMEOUT`].
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -115,6 +117,12 @@ impl Rig {
             Response::Done => Ok(()),
             other => bail!("{request:?}: expected `done`, got {other:?}"),
         }
+    }
+
+    /// Ends the first node in order, and waits until it is off.
+    pub fn power_off(&mut self) -> Result<()> {
+        self.tell(&Request::PowerOff)?;
+        self.cluster.machine(0)?.wait_end(POWER_OFF_TIMEOUT).map(drop)
     }
 
     /// A node's status.

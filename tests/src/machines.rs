@@ -5,46 +5,36 @@ mod data;
 mod link;
 mod storage;
 
-use std::path::Path;
-
 use anyhow::{Result, ensure};
 use perigee_image::build::Arch;
 use perigee_image::hardening::{self, Hardening};
+use perigee_image::rootfs::MAX_BYTES;
 
 use crate::lab::Lab;
 use crate::suite::Suite;
 
-/// A slot whose hot files are not compressed, bytes (see `PACKING` in `image/src/rootfs.rs`).
-const MAX_SLOT_BYTES: u64 = perigee_image::rootfs::MAX_BYTES;
-
 /// Builds images and runs all of them, one after the other: two emulated machines beside each other on two processors
-/// take three times as long each (measured: 241 s instead of 105 s to the demo's first answer).
-pub fn steps(suite: &mut Suite, repo: &Path) -> Result<()> {
+/// take more than twice as long each (measured: 241 s instead of 105 s to the demo's first answer).
+pub fn steps(suite: &mut Suite, lab: &mut Lab) {
     for arch in Arch::ALL {
-        let mut lab = Lab::new(repo)?;
         suite.group(&format!("image-{}", arch.name()), |checks| {
             let slot_bytes = checks.check("build", || Ok(lab.built(arch)?.rootfs.bytes))?;
             checks.check("slot-size", || {
-                ensure!(
-                    slot_bytes <= MAX_SLOT_BYTES,
-                    "the slot has {slot_bytes} bytes, at most {MAX_SLOT_BYTES} may be"
-                );
+                ensure!(slot_bytes <= MAX_BYTES, "the slot has {slot_bytes} bytes, at most {MAX_BYTES} may be");
                 Ok(())
             })?;
-            checks.check("hardening", || hardened(&mut lab, arch))
+            checks.check("hardening", || hardened(lab, arch))
         });
         let name = |test: &str| format!("{test}-{}", arch.name());
-        suite.group(&name("boots"), |checks| boots::run(&mut lab, arch, checks));
-        suite.group(&name("link"), |checks| link::run(&mut lab, arch, checks));
-        suite.group(&name("data"), |checks| data::run(&mut lab, arch, checks));
+        suite.group(&name("boots"), |checks| boots::run(lab, arch, checks));
+        suite.group(&name("link"), |checks| link::run(lab, arch, checks));
+        suite.group(&name("data"), |checks| data::run(lab, arch, checks));
     }
     // The controller and its driver are the same on both; one of them is enough. An emulated card takes minutes, and
     // this step has not been seen to its end yet: it runs when it is asked for.
     if suite.asks_for("sd-card") {
-        let mut lab = Lab::new(repo)?;
-        suite.step("sd-card-x86_64", || storage::sd_card(&mut lab, Arch::X86_64));
+        suite.step("sd-card-x86_64", || storage::sd_card(lab, Arch::X86_64));
     }
-    Ok(())
 }
 
 /// At least this share of kernel-hardening-checker's checks is OK, and the report gives a reason for each other one.

@@ -7,8 +7,6 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result};
 
-use perigee_image::build::Ctx;
-
 use crate::lab::Lab;
 use crate::suite::Suite;
 
@@ -49,10 +47,10 @@ fn main() -> Result<ExitCode> {
 }
 
 fn test(only: Option<String>) -> Result<bool> {
-    let repo = repo()?;
+    let mut lab = Lab::new(&repo()?)?;
     let mut suite = Suite::new(only);
-    host::steps(&mut suite, &Ctx::new(repo.clone())?);
-    machines::steps(&mut suite, &repo)?;
+    host::steps(&mut suite, lab.ctx());
+    machines::steps(&mut suite, &mut lab);
     Ok(suite.finish())
 }
 

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use perigee_core::control::Request;
 use perigee_image::build::Arch;
 use perigee_qemu::stage::Stages;
 
@@ -15,7 +14,6 @@ use crate::lab::{Lab, Rig, SERVICES_TIMEOUT, service};
 const BOOTS: usize = 3;
 /// As in the hand-made measurements that the design was made from, MiB.
 pub const MEMORY_MIB: u32 = 2048;
-const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub fn measure(lab: &mut Lab, arch: Arch) -> Result<Figures> {
     let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
@@ -42,8 +40,7 @@ fn once(lab: &mut Lab, arch: Arch) -> Result<Vec<(&'static str, f64)>> {
     };
     let kernel_to_pid1 = (stages.pid1 - stages.kernel).as_secs_f64();
     let pid1_to_kubelet = exec("kubelet")?;
-    rig.tell(&Request::PowerOff)?;
-    rig.cluster.machine(0)?.wait_end(POWER_OFF_TIMEOUT)?;
+    rig.power_off()?;
     rig.cluster.power_on(0)?;
     let (_, second_pod) = times(&mut rig)?;
     Ok(vec![

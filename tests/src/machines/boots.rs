@@ -18,8 +18,6 @@ const MAX_OWN_PSS_MIB: f64 = 8.0;
 const SEEDED_AT: &str = "2000-01-01T00:00:00Z";
 /// A process that has ended is waited for at once, but the node may be looked at in between.
 const REAP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
-/// Every service's own time to end, and the file systems'.
-const POWER_OFF_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(120);
 
 pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
     let mut rig = checks.check("pid-1", || {
@@ -35,10 +33,7 @@ pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
     checks.check("own-memory", || own_memory(&rig.processes(0)?))?;
     killed(&mut rig, checks)?;
     checks.check("reboot-keeps-volumes", || reboot(&mut rig))?;
-    checks.check("power-off", || {
-        rig.tell(&Request::PowerOff)?;
-        rig.cluster.machine(0)?.wait_end(POWER_OFF_TIMEOUT)
-    })?;
+    checks.check("power-off", || rig.power_off())?;
     Ok(())
 }
 

@@ -4,10 +4,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use perigee_core::control::{DataOrigin, Request};
+use perigee_core::control::DataOrigin;
 use perigee_image::build::Arch;
 use perigee_image::disk::{DISK_BYTES, layout};
 use perigee_image::gpt::{self, Guid, Partition};
@@ -22,9 +21,6 @@ const OWNER: [&str; 2] = ["test", "damage"];
 const CHUNK_BYTES: usize = 1 << 20;
 /// Blocks left free, so that the files' own metadata has room: 1 MiB, well below what anything can work with.
 const SPARE_BLOCKS: u64 = 256;
-
-/// Every service's own time to end, and the file systems'.
-const POWER_OFF_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What happened to the data partition before the node boots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +96,7 @@ impl Card {
 
     /// Ends a life in order, and has the card as that left it.
     fn keep(&self, mut rig: Rig) -> Result<()> {
-        rig.tell(&Request::PowerOff)?;
-        rig.cluster.machine(0)?.wait_end(POWER_OFF_TIMEOUT)?;
+        rig.power_off()?;
         let after = self.image.with_extension("after");
         rig.cluster.save_disk(0, &after)?;
         drop(rig);
