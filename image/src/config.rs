@@ -22,8 +22,16 @@ const MOUNT_POINT: &str = "/config/";
 
 /// Certificates with their keys: those of every node, and those of the control plane.
 const PAIRS: [&str; 2] = ["kubelet", "agent"];
-const CONTROL_PLANE_PAIRS: [&str; 6] =
-    ["addons", "apiserver", "apiserver-kubelet-client", "apiserver-etcd-client", "etcd", "front-proxy-client"];
+const CONTROL_PLANE_PAIRS: [&str; 8] = [
+    "addons",
+    "apiserver",
+    "apiserver-kubelet-client",
+    "apiserver-etcd-client",
+    "etcd",
+    "front-proxy-client",
+    "kube-controller-manager",
+    "kube-scheduler",
+];
 /// Files that are the same on every node: whom to believe. No authority's key is among them.
 const SHARED: [&str; 2] = ["ca.crt", "agent-ca.crt"];
 const CONTROL_PLANE_SHARED: [&str; 3] = ["etcd-ca.crt", "front-proxy-ca.crt", "sa.pub"];
