@@ -144,9 +144,11 @@ fn plan_control_plane(mission: &Mission, node: &Node, leaves: &mut Vec<Leaf>) {
     let etcd =
         Leaf { purpose: Purpose::Both, ..Leaf::server(path("etcd"), Authority::Etcd, &node.name, with_loopback(node)) };
     // Without one of their own these two make an RSA key at every start: seconds of a small processor.
-    leaves.extend(["kube-controller-manager", "kube-scheduler"].map(|name| {
-        Leaf::server(path(name), Authority::Cluster, name, vec!["localhost".into(), "127.0.0.1".into()])
-    }));
+    leaves.extend(
+        ["kube-controller-manager", "kube-scheduler"].map(|name| {
+            Leaf::server(path(name), Authority::Cluster, name, vec!["localhost".into(), "127.0.0.1".into()])
+        }),
+    );
     leaves.extend([
         Leaf::server(path("apiserver"), Authority::Cluster, "kube-apiserver", api_names),
         // Its right to the kubelets' API is a role binding among the manifests, not membership of system:masters.

@@ -178,7 +178,7 @@ impl Cluster {
         let Plan { board, storage, folder, link, .. } = &self.plan;
         let node = &self.plan.nodes[index];
         let network = match &self.router {
-            Some(router) => Network::Shared(router.port(index)),
+            Some(router) => Network::Shared(router.port(index).to_owned()),
             None => Network::Alone(self.forwards[index].to_vec()),
         };
         Ok(Config {

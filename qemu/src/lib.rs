@@ -14,6 +14,7 @@ pub mod machine;
 pub mod qmp;
 pub mod router;
 pub mod stage;
+mod switch;
 
 pub use cluster::{Cluster, Disks, Plan, Ports};
 pub use config::{Board, Config, Forward, Network, Storage};

@@ -1,0 +1,290 @@
+//! An Ethernet switch for machines: each has a port and gets what is for it, as on a board's backplane.
+//!
+//! QEMU itself has a hub only. There its user-mode network hears what one machine says to another, takes it for a
+//! connection to the world that it is to forbid, and refuses it in the other's name.
+//!
+//! Ports speak QEMU's `-netdev stream` (net/stream.c): each frame follows its length, 4 bytes, big-endian.
+
+use std::collections::HashMap;
+use std::io::{self, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use anyhow::{Context, Result};
+
+/// Longest frame that QEMU sends (`NET_BUFSIZE`, include/net/net.h).
+const MAX_FRAME_BYTES: usize = 4096 + 65536;
+/// Frames that wait for a port. More are dropped, as switches do: a paused machine must not hold up the others.
+const QUEUE_FRAMES: usize = 512;
+
+type Mac = [u8; 6];
+
+/// A running switch; its ports close when it is dropped.
+#[derive(Debug)]
+pub struct Switch {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sockets: Vec<PathBuf>,
+    ending: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    table: Table,
+    /// What is plugged in, by port.
+    plugs: Vec<Option<Plug>>,
+}
+
+#[derive(Debug)]
+struct Plug {
+    frames: SyncSender<Arc<[u8]>>,
+    stream: UnixStream,
+}
+
+impl Switch {
+    /// Starts a switch with a port at each of `sockets`, which must not exist yet.
+    pub fn start(sockets: Vec<PathBuf>) -> Result<Self> {
+        let plugs = sockets.iter().map(|_| None).collect();
+        let state = Mutex::new(State { table: Table::default(), plugs });
+        let shared = Arc::new(Shared { sockets, ending: AtomicBool::new(false), state });
+        for (port, socket) in shared.sockets.iter().enumerate() {
+            let listener = UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
+            let shared = shared.clone();
+            thread::spawn(move || shared.serve(port, &listener));
+        }
+        Ok(Self { shared })
+    }
+
+    /// The socket of one port.
+    pub fn port(&self, port: usize) -> &Path {
+        &self.shared.sockets[port]
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        self.shared.ending.store(true, Ordering::Release);
+        for plug in self.shared.lock().plugs.iter().flatten() {
+            // Its machine may be gone already.
+            let _ = plug.stream.shutdown(Shutdown::Both);
+        }
+        for socket in &self.shared.sockets {
+            // Wakes who waits for a machine; without one the port has ended already.
+            let _ = UnixStream::connect(socket);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One machine after the other: one that was switched off comes back as a new connection.
+    fn serve(&self, port: usize, listener: &UnixListener) {
+        while let Ok((stream, _)) = listener.accept() {
+            if self.ending.load(Ordering::Acquire) {
+                return;
+            }
+            if let Ok(mut frames) = self.plug_in(port, stream) {
+                while let Ok(frame) = read_frame(&mut frames) {
+                    self.forward(port, &frame);
+                }
+            }
+            self.lock().plugs[port] = None;
+        }
+    }
+
+    fn plug_in(&self, port: usize, stream: UnixStream) -> io::Result<BufReader<UnixStream>> {
+        let (reads, writes) = (stream.try_clone()?, stream.try_clone()?);
+        let (frames, queue) = sync_channel(QUEUE_FRAMES);
+        thread::spawn(move || write_frames(writes, &queue));
+        self.lock().plugs[port] = Some(Plug { frames, stream });
+        Ok(BufReader::new(reads))
+    }
+
+    fn forward(&self, from: usize, frame: &Arc<[u8]>) {
+        let mut state = self.lock();
+        let to = state.table.learn(from, frame);
+        for (port, plug) in state.plugs.iter().enumerate() {
+            if let Some(plug) = plug
+                && to.reaches(port, from)
+            {
+                // Full, or its machine is just ending: dropped.
+                let _ = plug.frames.try_send(frame.clone());
+            }
+        }
+    }
+}
+
+/// Ends with the port's queue or with the connection.
+fn write_frames(mut stream: UnixStream, queue: &Receiver<Arc<[u8]>>) {
+    for frame in queue {
+        let Ok(length) = u32::try_from(frame.len()) else { return };
+        if stream.write_all(&[&length.to_be_bytes()[..], &frame].concat()).is_err() {
+            return;
+        }
+    }
+}
+
+fn read_frame(stream: &mut impl Read) -> io::Result<Arc<[u8]>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length) as usize;
+    if length > MAX_FRAME_BYTES {
+        return Err(io::Error::other(format!("a frame of {length} bytes, expected at most {MAX_FRAME_BYTES}")));
+    }
+    let mut frame = vec![0; length];
+    stream.read_exact(&mut frame)?;
+    Ok(frame.into())
+}
+
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum To {
+    Port(usize),
+    /// To all but where it came from: a group's, or for someone who has not spoken yet.
+    Others,
+    Nobody,
+}
+
+impl To {
+    fn reaches(self, port: usize, from: usize) -> bool {
+        port != from
+            && match self {
+                Self::Port(to) => to == port,
+                Self::Others => true,
+                Self::Nobody => false,
+            }
+    }
+}
+
+/// At which port each address was heard last (IEEE 802.1D, 7.8, without ageing: a machine that moves speaks).
+#[derive(Debug, Default)]
+struct Table {
+    ports: HashMap<Mac, usize>,
+}
+
+impl Table {
+    /// Learns from a frame's source, and tells where its destination is.
+    fn learn(&mut self, from: usize, frame: &[u8]) -> To {
+        let Some((destination, rest)) = frame.split_first_chunk::<6>() else { return To::Nobody };
+        let Some(source) = rest.first_chunk::<6>() else { return To::Nobody };
+        if !is_group(source) {
+            self.ports.insert(*source, from);
+        }
+        match self.ports.get(destination) {
+            _ if is_group(destination) => To::Others,
+            Some(port) => To::Port(*port),
+            None => To::Others,
+        }
+    }
+}
+
+/// Broadcast or multicast: the first byte's lowest bit.
+fn is_group(mac: &Mac) -> bool {
+    mac[0] & 1 == 1
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::machine::Files;
+
+    const ALL: Mac = [0xff; 6];
+    const ONE: Mac = [2, 0, 0, 0, 0, 1];
+    const TWO: Mac = [2, 0, 0, 0, 0, 2];
+
+    fn frame(to: Mac, from: Mac, text: &str) -> Vec<u8> {
+        [&to[..], &from[..], text.as_bytes()].concat()
+    }
+
+    #[test]
+    fn what_is_for_one_goes_to_one_once_it_has_spoken() {
+        let mut table = Table::default();
+        assert_eq!(table.learn(0, &frame(TWO, ONE, "?")), To::Others);
+        assert_eq!(table.learn(1, &frame(ONE, TWO, "!")), To::Port(0));
+        assert_eq!(table.learn(0, &frame(TWO, ONE, "?")), To::Port(1));
+        assert_eq!(table.learn(0, &frame(ALL, ONE, "who?")), To::Others);
+        assert_eq!(table.learn(2, &frame(ONE, TWO, "moved")), To::Port(0));
+        assert_eq!(table.learn(0, &frame(TWO, ONE, "?")), To::Port(2));
+        assert!(!To::Others.reaches(0, 0) && !To::Port(0).reaches(0, 0));
+    }
+
+    #[test]
+    fn a_frame_without_both_addresses_goes_nowhere() {
+        for length in 0..12 {
+            assert_eq!(Table::default().learn(0, &frame(TWO, ONE, "")[..length]), To::Nobody);
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_longer_than_any_ends_the_connection() {
+        assert!(read_frame(&mut &u32::MAX.to_be_bytes()[..]).is_err());
+        assert!(read_frame(&mut &[0, 0, 0, 2, 7][..]).is_err());
+        assert_eq!(*read_frame(&mut &[0, 0, 0, 2, 7, 8][..]).unwrap(), [7, 8]);
+    }
+
+    #[test]
+    fn machines_come_and_go_and_a_third_does_not_hear_what_two_say() {
+        let files = Files::new().unwrap();
+        let switch = Switch::start((0..3).map(|port| files.path(format!("port-{port}"))).collect()).unwrap();
+        let plug = |port| {
+            let stream = UnixStream::connect(switch.port(port)).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream
+        };
+        let say = |mut stream: &UnixStream, frame: &[u8]| {
+            stream.write_all(&(frame.len() as u32).to_be_bytes()).unwrap();
+            stream.write_all(frame).unwrap();
+        };
+        let (mut one, mut two, mut three) = (plug(0), plug(1), plug(2));
+        // A port knows its machine when it is heard.
+        for (stream, mac) in [(&one, ONE), (&two, TWO)] {
+            while !switch.shared.lock().table.ports.contains_key(&mac) {
+                say(stream, &frame(mac, mac, "hello"));
+            }
+        }
+        while switch.shared.lock().plugs.iter().any(Option::is_none) {
+            thread::yield_now();
+        }
+        say(&one, &frame(TWO, ONE, "secret"));
+        let secret = loop {
+            let heard = read_frame(&mut two).unwrap();
+            if !heard.ends_with(b"hello") {
+                break heard;
+            }
+        };
+        assert_eq!(*secret, *frame(TWO, ONE, "secret"));
+        say(&two, &frame(ALL, TWO, "all"));
+        let first = loop {
+            let heard = read_frame(&mut three).unwrap();
+            if !heard.ends_with(b"hello") {
+                break heard;
+            }
+        };
+        assert_eq!(*first, *frame(ALL, TWO, "all"), "three heard what was not for it");
+
+        drop(one);
+        while switch.shared.lock().plugs[0].is_some() {
+            thread::yield_now();
+        }
+        one = plug(0);
+        while switch.shared.lock().plugs[0].is_none() {
+            thread::yield_now();
+        }
+        say(&two, &frame(ONE, TWO, "again"));
+        assert_eq!(*read_frame(&mut one).unwrap(), *frame(ONE, TWO, "again"));
+    }
+}
