@@ -1,7 +1,8 @@
 // Package notify keeps a daemon and the service manager in step, before and beside upstream's own code.
 //
 // It waits for what the daemon needs (WAIT_FOR), reports by the datagrams of sd_notify(3) what the daemon's own
-// health endpoint says (HEALTH_URL), and changes the garbage collector's pace when it is ready (GOGC_READY).
+// health endpoint says (HEALTH_URL), changes the garbage collector's pace when it is ready (GOGC_READY), and bounds the
+// heap on a small machine (GOMEMLIMIT_SHARE).
 package notify
 
 import (
@@ -28,6 +29,13 @@ func Start(open Open, health string) error {
 	s, err := take(health)
 	if err != nil {
 		return err
+	}
+	if s.share > 0 {
+		total, err := machineMemory(meminfo)
+		if err != nil {
+			return fmt.Errorf("GOMEMLIMIT_SHARE: %w", err)
+		}
+		boundMemory(total / 100 * s.share)
 	}
 	if err := s.wait(context.Background(), logLine); err != nil {
 		return err

@@ -25,7 +25,8 @@ func receiver(t *testing.T) (socket *net.UnixConn, path string) {
 func setenv(t *testing.T, variables map[string]string) {
 	t.Helper()
 	for _, name := range []string{
-		"NOTIFY_SOCKET", "WATCHDOG_USEC", "HEALTH_URL", "READY_URL", "GOGC_READY", "WAIT_FOR", "WAIT_FOR_AT_MOST_S",
+		"NOTIFY_SOCKET", "WATCHDOG_USEC", "HEALTH_URL", "READY_URL", "GOGC_READY", "GOMEMLIMIT_SHARE", "WAIT_FOR",
+		"WAIT_FOR_AT_MOST_S",
 	} {
 		t.Setenv(name, variables[name])
 	}
@@ -35,9 +36,11 @@ func TestStartTakesTheVariablesAndReports(t *testing.T) {
 	socket, path := receiver(t)
 	setenv(t, map[string]string{
 		"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "60000000", "HEALTH_URL": "alive", "GOGC_READY": "33",
+		"GOMEMLIMIT_SHARE": "50",
 	})
-	before := debug.SetGCPercent(100)
+	before, limit := debug.SetGCPercent(100), debug.SetMemoryLimit(-1)
 	defer debug.SetGCPercent(before)
+	defer debug.SetMemoryLimit(limit)
 	var opened []string
 	open := func(address string) (Check, error) { opened = append(opened, address); return answers(nil), nil }
 	if err := Start(open, "unused"); err != nil {
@@ -46,7 +49,7 @@ func TestStartTakesTheVariablesAndReports(t *testing.T) {
 	if !slices.Equal(opened, []string{"alive", "alive"}) {
 		t.Errorf("opened %v", opened)
 	}
-	for _, name := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "HEALTH_URL", "GOGC_READY"} {
+	for _, name := range []string{"NOTIFY_SOCKET", "WATCHDOG_USEC", "HEALTH_URL", "GOGC_READY", "GOMEMLIMIT_SHARE"} {
 		if value, set := os.LookupEnv(name); set {
 			t.Errorf("%s is still %q", name, value)
 		}
@@ -88,7 +91,8 @@ func TestASettingThatIsNoneIsRefused(t *testing.T) {
 	for _, row := range [][2]string{
 		{"WATCHDOG_USEC", "0"}, {"WATCHDOG_USEC", "-5"}, {"WATCHDOG_USEC", "30s"}, {"WATCHDOG_USEC", "3600000001"},
 		{"WATCHDOG_USEC", "99999999999999999999"}, {"WAIT_FOR_AT_MOST_S", "3601"}, {"WAIT_FOR_AT_MOST_S", "1.5"},
-		{"GOGC_READY", "0"}, {"GOGC_READY", "off"}, {"WAIT_FOR", "/run/x"}, {"WAIT_FOR", "unix:run/x"},
+		{"GOGC_READY", "0"}, {"GOGC_READY", "off"}, {"GOMEMLIMIT_SHARE", "0"}, {"GOMEMLIMIT_SHARE", "101"},
+		{"GOMEMLIMIT_SHARE", "half"}, {"WAIT_FOR", "/run/x"}, {"WAIT_FOR", "unix:run/x"},
 		{"WAIT_FOR", "https:10.0.0.1:6443/readyz"},
 	} {
 		setenv(t, map[string]string{row[0]: row[1]})

@@ -15,6 +15,7 @@ type settings struct {
 	health    string        // HEALTH_URL: answers 200 while the program is well
 	ready     string        // READY_URL: answers 200 when the program is ready; HEALTH_URL when not set
 	gogcReady int           // GOGC_READY: GOGC from when the program is ready; 0 is as before
+	share     int64         // GOMEMLIMIT_SHARE: percent of the machine's memory that bounds GOMEMLIMIT; 0 is no bound
 	waitFor   []string      // WAIT_FOR: see wait
 	atMost    time.Duration // WAIT_FOR_AT_MOST_S: see wait
 }
@@ -44,7 +45,12 @@ func take(health string) (s settings, err error) {
 			return s, fmt.Errorf("GOGC_READY is set without HEALTH_URL or READY_URL, which tell when that is")
 		}
 	}
-	names := []string{"HEALTH_URL", "READY_URL", "GOGC_READY", "WAIT_FOR", "WAIT_FOR_AT_MOST_S"}
+	if share := os.Getenv("GOMEMLIMIT_SHARE"); share != "" {
+		if s.share, err = strconv.ParseInt(share, 10, 64); err != nil || s.share < 1 || s.share > 100 {
+			return s, fmt.Errorf("GOMEMLIMIT_SHARE %q: expected a percentage from 1 to 100, as in 36", share)
+		}
+	}
+	names := []string{"HEALTH_URL", "READY_URL", "GOGC_READY", "GOMEMLIMIT_SHARE", "WAIT_FOR", "WAIT_FOR_AT_MOST_S"}
 	if s.health != "" {
 		names = append(names, "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
 	}
