@@ -12,9 +12,9 @@ use perigee_image::services;
 use super::{Random, Tally, bounds};
 use crate::lab::{Lab, Rig, service};
 
-/// Services that are down at the same time, at most: more than half of them, so that faults meet. A hang is found out
-/// after a minute; one at a time, a thousand faults would take a day.
-const AT_ONCE: usize = 6;
+/// Services that are down at the same time, at most: all of them, so that faults meet. A hang is found out after a
+/// minute; one at a time, a thousand faults would take a day.
+const AT_ONCE: usize = 8;
 /// Longest pause between two faults.
 const PAUSE_MS: u64 = 4_000;
 /// After so many faults everything must be as at the beginning.
@@ -23,7 +23,8 @@ const ROUND: u32 = 25;
 const PID1_GROWTH_BYTES: u64 = 1 << 20;
 /// A process that ended is waited for, and a cgroup removed, within this time.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
-const FAULTS: [Fault; 3] = [Fault::Kill, Fault::Stop, Fault::Freeze];
+/// Each as often as it stands here: ends are what happens most, and a hang takes a minute to be found out.
+const FAULTS: [Fault; 5] = [Fault::Kill, Fault::Kill, Fault::Kill, Fault::Stop, Fault::Freeze];
 
 /// A fault that the node has not come back from yet.
 struct Open {
