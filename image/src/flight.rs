@@ -26,10 +26,7 @@ pub struct FlightBins {
 pub fn build(ctx: &Ctx, arch: Arch) -> Result<FlightBins> {
     let target = arch.rust_target();
     let std = RustStd::provide(ctx, target)?;
-    // Cargo tells files by their times, flags and tool chain: clones or architectures that shared a folder would undo
-    // each other's work.
-    let place = Key::new("1").text(&ctx.repo.display().to_string()).text(arch.name()).finish();
-    let target_dir = ctx.cache.join(format!("flight-{place}"));
+    let target_dir = target_dir(ctx, arch.name());
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(&ctx.repo)
@@ -44,6 +41,14 @@ pub fn build(ctx: &Ctx, arch: Arch) -> Result<FlightBins> {
     ctx.always(&format!("flight-{}", arch.name()), USUAL, &target_dir, |job| job.run(&mut cargo))?;
     let built = |name: &str| target_dir.join(target).join("flight").join(name);
     Ok(FlightBins { init: built("init"), agent: built("perigee-agent"), demo: built("demo"), pause: built("pause") })
+}
+
+/// Cargo's folder in the cache for what `purpose` says. Cargo tells files by their times, flags and tool chain: clones or
+/// architectures that shared one would undo each other's work. What is in it has another content tomorrow: it must not
+/// look like a step's result.
+fn target_dir(ctx: &Ctx, purpose: &str) -> PathBuf {
+    let place = Key::new("1").text(&ctx.repo.display().to_string()).text(purpose).finish();
+    ctx.cache.join("flight").join(place)
 }
 
 /// From nothing, on two cores, with the standard library compiled.
@@ -65,4 +70,27 @@ fn flags(repo: &Path) -> Result<Vec<String>> {
 /// `CARGO_TARGET_<TRIPLE>_LINKER`.
 fn linker_variable(target: &str) -> String {
     format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::testing::Scratch;
+
+    #[test]
+    fn a_program_that_changed_is_another_input() {
+        let scratch = Scratch::new("flight");
+        let ctx = Ctx { repo: scratch.path().into(), cache: scratch.path().join("cache"), jobs: 1 };
+        let folder = target_dir(&ctx, "x86_64");
+        assert_ne!(folder, target_dir(&ctx, "aarch64"));
+        let program = folder.join("x86_64-unknown-linux-gnu/flight/init");
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        let key = |text: &str| {
+            fs::write(&program, text).unwrap();
+            ctx.input(Key::new("rootfs"), &program).unwrap().finish()
+        };
+        assert_ne!(key("one"), key("two"));
+    }
 }
