@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 /// How often a long step says that it is still working.
@@ -108,11 +108,15 @@ impl Ctx {
     /// Adds an input to `key`: a step's result by its folder's name, which has the hash of all that it was made from;
     /// any other file by its contents.
     pub fn input(&self, key: Key, path: &Path) -> Result<Key> {
-        let inside = path.strip_prefix(&self.cache).ok().and_then(Path::to_str);
-        match inside.filter(|inside| is_result(inside)) {
+        match self.in_result(path) {
             Some(inside) => Ok(key.text(inside)),
             None => key.path(path),
         }
+    }
+
+    /// The path from the cache on, if it is a step's result or in one.
+    fn in_result<'a>(&self, path: &'a Path) -> Option<&'a str> {
+        path.strip_prefix(&self.cache).ok().and_then(Path::to_str).filter(|inside| is_result(inside))
     }
 
     /// Runs `work` unless the cache holds the result for `key`; returns the result's folder.
@@ -145,6 +149,7 @@ impl Ctx {
 
     /// Runs `work` each time, with a step's progress and log: for tools that know themselves what is stale in `out`.
     pub fn always(&self, name: &str, usual: Duration, out: &Path, work: impl FnOnce(&Job) -> Result<()>) -> Result<()> {
+        ensure!(self.in_result(out).is_none(), "{} would be taken for the result of a step", out.display());
         let log = self.cache.join("log").join(format!("{name}.log"));
         File::create(&log).with_context(|| format!("create {}", log.display()))?;
         println!("build: {name} (usually {})", human(usual));
@@ -284,6 +289,17 @@ mod tests {
         {
             assert!(!is_result(other), "{other}");
         }
+    }
+
+    #[test]
+    fn what_changes_each_time_may_not_look_like_a_result() {
+        let scratch = crate::testing::Scratch::new("build-always");
+        let ctx = Ctx { repo: scratch.path().into(), cache: scratch.path().join("cache"), jobs: 1 };
+        fs::create_dir_all(ctx.cache.join("log")).unwrap();
+        let always = |folder: &str| ctx.always("x", Duration::ZERO, &ctx.cache.join(folder), |_| Ok(()));
+        always("flight/2c25d1d16d07b933").unwrap();
+        let error = always("flight-2c25d1d16d07b933").unwrap_err().to_string();
+        assert!(error.ends_with("would be taken for the result of a step"), "{error}");
     }
 
     #[test]
