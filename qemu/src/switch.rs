@@ -197,11 +197,12 @@ fn is_group(mac: &Mac) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
     use crate::machine::Files;
 
+    const PATIENCE: Duration = Duration::from_secs(20);
     const ALL: Mac = [0xff; 6];
     const ONE: Mac = [2, 0, 0, 0, 0, 1];
     const TWO: Mac = [2, 0, 0, 0, 0, 2];
@@ -242,48 +243,36 @@ mod tests {
         let switch = Switch::start((0..3).map(|port| files.path(format!("port-{port}"))).collect()).unwrap();
         let plug = |port| {
             let stream = UnixStream::connect(switch.port(port)).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream
         };
         let say = |mut stream: &UnixStream, frame: &[u8]| {
             stream.write_all(&(frame.len() as u32).to_be_bytes()).unwrap();
             stream.write_all(frame).unwrap();
         };
-        let (mut one, mut two, mut three) = (plug(0), plug(1), plug(2));
-        // A port knows its machine when it is heard.
-        for (stream, mac) in [(&one, ONE), (&two, TWO)] {
-            while !switch.shared.lock().table.ports.contains_key(&mac) {
-                say(stream, &frame(mac, mac, "hello"));
+        let until = |so: &dyn Fn(&State) -> bool| {
+            let deadline = Instant::now() + PATIENCE;
+            while !so(&switch.shared.lock()) {
+                assert!(Instant::now() < deadline, "not within {PATIENCE:?}");
+                thread::yield_now();
             }
-        }
-        while switch.shared.lock().plugs.iter().any(Option::is_none) {
-            thread::yield_now();
+        };
+        let (mut one, mut two, mut three) = (plug(0), plug(1), plug(2));
+        until(&|state| state.plugs.iter().all(Option::is_some));
+        // What one says to itself, nobody hears but the switch.
+        for (stream, mac) in [(&one, ONE), (&two, TWO)] {
+            say(stream, &frame(mac, mac, "hello"));
+            until(&|state| state.table.ports.contains_key(&mac));
         }
         say(&one, &frame(TWO, ONE, "secret"));
-        let secret = loop {
-            let heard = read_frame(&mut two).unwrap();
-            if !heard.ends_with(b"hello") {
-                break heard;
-            }
-        };
-        assert_eq!(*secret, *frame(TWO, ONE, "secret"));
+        assert_eq!(*read_frame(&mut two).unwrap(), *frame(TWO, ONE, "secret"));
         say(&two, &frame(ALL, TWO, "all"));
-        let first = loop {
-            let heard = read_frame(&mut three).unwrap();
-            if !heard.ends_with(b"hello") {
-                break heard;
-            }
-        };
-        assert_eq!(*first, *frame(ALL, TWO, "all"), "three heard what was not for it");
+        assert_eq!(*read_frame(&mut three).unwrap(), *frame(ALL, TWO, "all"), "three heard what was not for it");
 
         drop(one);
-        while switch.shared.lock().plugs[0].is_some() {
-            thread::yield_now();
-        }
+        until(&|state| state.plugs[0].is_none());
         one = plug(0);
-        while switch.shared.lock().plugs[0].is_none() {
-            thread::yield_now();
-        }
+        until(&|state| state.plugs[0].is_some());
         say(&two, &frame(ONE, TWO, "again"));
         assert_eq!(*read_frame(&mut one).unwrap(), *frame(ONE, TWO, "again"));
     }
