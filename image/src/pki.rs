@@ -143,14 +143,12 @@ fn plan_control_plane(mission: &Mission, node: &Node, leaves: &mut Vec<Leaf>) {
     let kubelet_client = "kube-apiserver-kubelet-client";
     let etcd =
         Leaf { purpose: Purpose::Both, ..Leaf::server(path("etcd"), Authority::Etcd, &node.name, with_loopback(node)) };
-    // Without one of their own these two make an RSA key at every start: seconds of a small processor.
-    leaves.extend(
-        ["kube-controller-manager", "kube-scheduler"].map(|name| {
-            Leaf::server(path(name), Authority::Cluster, name, vec!["localhost".into(), "127.0.0.1".into()])
-        }),
-    );
+    let local = |name| Leaf::server(path(name), Authority::Cluster, name, vec!["localhost".into(), "127.0.0.1".into()]);
     leaves.extend([
         Leaf::server(path("apiserver"), Authority::Cluster, "kube-apiserver", api_names),
+        // Without one of their own these two make an RSA key at every start: seconds of a small processor.
+        local("kube-controller-manager"),
+        local("kube-scheduler"),
         // Its right to the kubelets' API is a role binding among the manifests, not membership of system:masters.
         Leaf::client(path("apiserver-kubelet-client"), Authority::Cluster, kubelet_client, None),
         Leaf::client(path("apiserver-etcd-client"), Authority::Etcd, "kube-apiserver-etcd-client", None),
