@@ -316,6 +316,17 @@ impl Graph {
         self.member(id).life.last_exit()
     }
 
+    /// A service and all that come after it, directly or not, in the order in which they start.
+    pub fn group(&self, id: Id) -> Vec<Id> {
+        let mut group = Vec::from([id]);
+        for &later in &self.order {
+            if !group.contains(&later) && self.member(later).after.iter().any(|other| group.contains(other)) {
+                group.push(later);
+            }
+        }
+        group
+    }
+
     fn member(&self, id: Id) -> &Member {
         &self.members[id.place()]
     }

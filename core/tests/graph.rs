@@ -307,6 +307,15 @@ fn a_shutdown_goes_backwards_and_ends_once() {
 }
 
 #[test]
+fn a_group_is_a_service_and_all_that_come_after_it_in_the_order_in_which_they_start() {
+    let node = Node::new(&["after = [\"c\", \"d\"]", "after = [\"c\"]", "after = [\"d\"]", "", ""]);
+    let [d, e] = [Id(3), Id(4)];
+    assert_eq!(node.graph.group(d), [d, C, A, B]);
+    assert_eq!(node.graph.group(C), [C, A, B]);
+    assert_eq!((node.graph.group(A), node.graph.group(e)), (vec![A], vec![e]));
+}
+
+#[test]
 fn a_node_without_services_goes_down_at_once() {
     let (mut node, actions) = Node::booted(&[]);
     assert_eq!((actions, node.graph.deadline()), (vec![], None));

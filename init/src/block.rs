@@ -4,6 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use perigee_core::uevent;
+
 use crate::sys;
 
 /// How long a partition is waited for: the kernel mounts the root as soon as its partition is there, and the others
@@ -12,18 +14,14 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// Between two looks; a look is a few dozen small reads of sysfs.
 const PERIOD: Duration = Duration::from_millis(20);
 
-/// The name and the device of a partition, from a `uevent` file of /sys/class/block.
-fn parse(uevent: &str) -> Option<(&str, &str)> {
-    let value = |key: &str| uevent.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    Some((value("PARTNAME")?, value("DEVNAME")?))
-}
-
 /// The device of the partition `name`, if there is one now. Of two, the one whose device comes first in the alphabet.
 fn look(name: &str) -> Option<PathBuf> {
     fs::read_dir("/sys/class/block")
         .ok()?
         .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("uevent")).ok())
-        .filter_map(|uevent| parse(&uevent).and_then(|(found, device)| (found == name).then(|| PathBuf::from(device))))
+        .filter_map(|uevent| {
+            uevent::partition(&uevent).and_then(|(found, device)| (found == name).then(|| PathBuf::from(device)))
+        })
         .min()
         .map(|device| PathBuf::from("/dev").join(device))
 }
@@ -37,24 +35,5 @@ pub fn find(name: &str) -> Option<PathBuf> {
             None if sys::now() >= deadline => return None,
             None => std::thread::sleep(PERIOD),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_partition_is_known_by_its_name() {
-        let uevent = "MAJOR=254\nMINOR=9\nDEVNAME=vda9\nDEVTYPE=partition\nDISKSEQ=1\nPARTN=9\nPARTNAME=data\n";
-        assert_eq!(parse(uevent), Some(("data", "vda9")));
-    }
-
-    #[test]
-    fn what_has_no_name_is_no_partition_of_ours() {
-        assert_eq!(parse("MAJOR=254\nDEVNAME=vda\nDEVTYPE=disk\n"), None);
-        assert_eq!(parse("DEVNAME=vda1\nPARTN=1\n"), None);
-        assert_eq!(parse("PARTNAMES=data\nDEVNAME=vda1\n"), None);
-        assert_eq!(parse(""), None);
     }
 }

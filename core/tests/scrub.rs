@@ -1,0 +1,290 @@
+//! Scrubbing a slot that is damaged in every way: what can be mended is mended, nothing wrong is ever written, and what is
+//! lost is counted.
+
+mod random;
+
+use std::collections::BTreeSet;
+
+use ed25519_dalek::{Signer, SigningKey};
+use perigee_core::slot::header::{Arch, BLOCK_BYTES, Header, Layout, header_blocks};
+use perigee_core::slot::scrub::{Blocks, Scrub, Tally, headers};
+use perigee_core::slot::verity::{Block, Fec, Tree, hash};
+use random::Random;
+use sha2::{Digest, Sha256};
+
+const ROOTS: u8 = 4;
+const DATA_BLOCKS: u32 = 700;
+/// Between the slot's end and the headers.
+const GAP: u64 = 3;
+
+/// A partition: some blocks cannot be read until they are written, some cannot be written.
+#[derive(Clone)]
+struct Disk {
+    blocks: Vec<Block>,
+    unreadable: BTreeSet<u64>,
+    unwritable: BTreeSet<u64>,
+}
+
+impl Blocks for Disk {
+    fn count(&self) -> u64 {
+        self.blocks.len() as u64
+    }
+
+    fn read(&mut self, block: u64, into: &mut [u8]) -> bool {
+        let count = (into.len() / BLOCK_BYTES) as u64;
+        assert!(into.len().is_multiple_of(BLOCK_BYTES) && block + count <= self.count());
+        into.copy_from_slice(self.blocks[block as usize..(block + count) as usize].as_flattened());
+        self.unreadable.range(block..block + count).next().is_none()
+    }
+
+    fn write(&mut self, block: u64, bytes: &Block) -> bool {
+        if self.unwritable.contains(&block) {
+            return false;
+        }
+        self.unreadable.remove(&block);
+        self.blocks[block as usize] = *bytes;
+        true
+    }
+}
+
+impl Disk {
+    /// A slot of random data with its tree, its parity and its headers.
+    fn new(seed: u64) -> (Self, Layout) {
+        let mut random = Random::new(seed);
+        let tree = Tree::new(DATA_BLOCKS);
+        let fec = Fec::new(&tree, ROOTS);
+        let mut blocks = vec![[0; BLOCK_BYTES]; (tree.end + fec.parity_blocks() + GAP + 2) as usize];
+        for block in &mut blocks[..DATA_BLOCKS as usize] {
+            block.fill_with(|| random.next() as u8);
+        }
+        // From the lowest level up: children stand behind their parents.
+        for parent in tree.blocks().rev() {
+            for (place, child) in tree.children(parent).enumerate() {
+                let hash = hash(&blocks[child as usize]);
+                blocks[parent as usize][place * 32..][..32].copy_from_slice(&hash);
+            }
+        }
+        for group in 0..fec.groups() {
+            let members: Vec<Block> =
+                fec.group(group).map(|at| at.map_or([0; BLOCK_BYTES], |at| blocks[at as usize])).collect();
+            let mut parity = vec![0; fec.parity_blocks_of_group() * BLOCK_BYTES];
+            fec.parity(&members, &mut parity);
+            let first = (tree.end + fec.parity_start(group)) as usize;
+            blocks[first..first + usize::from(ROOTS)].as_flattened_mut().copy_from_slice(&parity);
+        }
+        let end = tree.end + fec.parity_blocks();
+        let layout = Layout {
+            root_blocks: DATA_BLOCKS - 1,
+            data_blocks: DATA_BLOCKS,
+            fec_block: tree.end as u32,
+            end_block: end as u32,
+            fec_roots: ROOTS,
+            kernel_bytes: 5,
+            kernel_sha256: [0; 32],
+            root_hash: hash(&blocks[tree.top() as usize]),
+            fec_sha256: Sha256::digest(blocks[tree.end as usize..end as usize].as_flattened()).into(),
+        };
+        let header = Header { arch: Arch::X86_64, layout, version: "1", command_line: "" };
+        let header = header.encode(|bytes| key().sign(bytes).to_bytes()).expect("a layout that makes sense");
+        for at in header_blocks(blocks.len() as u64) {
+            blocks[at as usize] = header;
+        }
+        (Self { blocks, unreadable: BTreeSet::new(), unwritable: BTreeSet::new() }, layout)
+    }
+
+    fn flip(&mut self, block: u64, random: &mut Random) {
+        self.blocks[block as usize][random.index(BLOCK_BYTES)] ^= 1 << random.below(8);
+    }
+
+    /// All that a scrub is to bring back: what is between slot and headers is nobody's.
+    fn is_as(&self, good: &Self) -> bool {
+        self.blocks == good.blocks && self.unreadable.is_empty()
+    }
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[9; 32])
+}
+
+/// A whole scrub that begins at some step.
+fn scrub(disk: &mut Disk, mut twin: Option<&mut Disk>, begin: u64) -> Option<Tally> {
+    let mut tally = Tally::default();
+    let layout = headers(disk, twin.as_deref_mut(), &key().verifying_key(), &mut tally)?;
+    let mut scrub = Scrub::new(layout, begin);
+    while scrub.step(disk, twin.as_deref_mut()) {}
+    let body = scrub.tally();
+    Some(Tally {
+        read: tally.read + body.read,
+        corrected: tally.corrected + body.corrected,
+        copied: tally.copied + body.copied,
+        lost: tally.lost + body.lost,
+    })
+}
+
+#[test]
+fn a_whole_slot_is_read_once_from_wherever_it_begins_and_nothing_is_written() {
+    let (good, layout) = Disk::new(1);
+    let steps = Scrub::new(layout, 0).steps();
+    for begin in 0..steps + 2 {
+        let mut disk = good.clone();
+        disk.unwritable = (0..good.count()).collect();
+        let tally = scrub(&mut disk, None, begin).unwrap();
+        assert_eq!(tally, Tally { read: u64::from(layout.end_block) + 2, ..Tally::default() });
+    }
+}
+
+#[test]
+fn any_one_damaged_block_is_mended_without_a_twin() {
+    let (good, layout) = Disk::new(2);
+    let (data, end) = (u64::from(layout.data_blocks), u64::from(layout.end_block));
+    for block in (0..data).step_by(23).chain(data - 1..end).chain(header_blocks(good.count())) {
+        let mut disk = good.clone();
+        if block % 3 == 0 {
+            disk.unreadable.insert(block);
+        } else {
+            disk.blocks[block as usize][block as usize % BLOCK_BYTES] ^= 0x10;
+        }
+        let tally = scrub(&mut disk, None, block).unwrap();
+        assert_eq!((tally.corrected, tally.wrong()), (1, 1), "block {block}");
+        assert!(disk.is_as(&good), "block {block}");
+    }
+}
+
+#[test]
+fn as_many_lost_blocks_as_a_codeword_has_parity_are_mended_and_one_more_needs_the_twin() {
+    let (good, layout) = Disk::new(3);
+    let group: Vec<u64> = layout.fec().group(1).flatten().collect();
+    let damaged = |count: usize| {
+        let mut disk = good.clone();
+        group[..count].iter().for_each(|block| disk.blocks[*block as usize] = [0xA5; BLOCK_BYTES]);
+        disk
+    };
+    let mut disk = damaged(usize::from(ROOTS));
+    assert_eq!(scrub(&mut disk, None, 0).unwrap().corrected, u64::from(ROOTS));
+    assert!(disk.is_as(&good));
+
+    let too_many = usize::from(ROOTS) + 1;
+    let mut alone = damaged(too_many);
+    assert_eq!(scrub(&mut alone, None, 0).unwrap().lost, too_many as u64);
+    assert!(alone.blocks == damaged(too_many).blocks, "what cannot be mended is left as it is");
+
+    let (mut disk, mut twin) = (damaged(too_many), good.clone());
+    let tally = scrub(&mut disk, Some(&mut twin), 0).unwrap();
+    assert_eq!(
+        (tally.copied, tally.corrected, tally.lost),
+        (1, u64::from(ROOTS), 0),
+        "one copied makes room for the rest"
+    );
+    assert!(disk.is_as(&good));
+}
+
+#[test]
+fn parity_is_made_anew_from_data_that_is_mended_for_it() {
+    let (good, layout) = Disk::new(10);
+    let (fec, steps) = (layout.fec(), Scrub::new(layout, 0).steps());
+    let parity = u64::from(layout.fec_block);
+    for begin in [0, steps - 1] {
+        for data in [1, 600, 700, 703] {
+            let mut disk = good.clone();
+            // Another group's, so that what is wrong with the data can be corrected.
+            let group = (data + 1) % fec.groups();
+            disk.blocks[(parity + fec.parity_start(group)) as usize].fill(0xee);
+            disk.blocks[data as usize][9] ^= 4;
+            let tally = scrub(&mut disk, None, begin).unwrap();
+            assert_eq!((tally.corrected, tally.wrong()), (2, 2), "block {data}, from step {begin}");
+            assert!(disk.is_as(&good));
+        }
+    }
+}
+
+#[test]
+fn a_twin_with_other_contents_gives_nothing() {
+    let (good, layout) = Disk::new(4);
+    let (other, _) = Disk::new(5);
+    let group: Vec<u64> = layout.fec().group(0).flatten().collect();
+    let mut disk = good.clone();
+    group[..6].iter().for_each(|block| disk.blocks[*block as usize].fill(1));
+    let before = disk.clone();
+    let tally = scrub(&mut disk, Some(&mut other.clone()), 0).unwrap();
+    assert_eq!((tally.lost, tally.wrong()), (6, 6));
+    assert!(disk.blocks == before.blocks);
+    // Without a header it cannot be told what this was.
+    for at in header_blocks(disk.count()) {
+        disk.blocks[at as usize].fill(0);
+    }
+    assert_eq!(scrub(&mut disk, Some(&mut other.clone()), 0), None);
+    assert_eq!(scrub(&mut disk, None, 0), None);
+}
+
+#[test]
+fn both_headers_come_back_from_the_twin() {
+    let (good, _) = Disk::new(6);
+    let (mut disk, mut twin) = (good.clone(), good.clone());
+    for at in header_blocks(disk.count()) {
+        disk.unreadable.insert(at);
+    }
+    let tally = scrub(&mut disk, Some(&mut twin), 0).unwrap();
+    assert_eq!((tally.copied, tally.wrong()), (2, 2));
+    assert!(disk.is_as(&good));
+}
+
+#[test]
+fn what_cannot_be_written_is_lost_and_said_so() {
+    let (good, _) = Disk::new(7);
+    let (mut disk, mut twin) = (good.clone(), good.clone());
+    disk.flip(40, &mut Random::new(1));
+    disk.unwritable.insert(40);
+    let tally = scrub(&mut disk, Some(&mut twin), 0).unwrap();
+    assert_eq!((tally.lost, tally.wrong()), (1, 1));
+}
+
+#[test]
+fn below_a_lost_block_of_the_tree_nothing_is_judged() {
+    let (good, layout) = Disk::new(8);
+    let lowest = layout.tree().blocks().end - 1;
+    let group: Vec<u64> = layout.fec().group(lowest).flatten().collect();
+    let mut disk = good.clone();
+    // Its group has five wrong blocks, all of them where it vouches for none of the others.
+    let victims: Vec<u64> = group.iter().copied().filter(|block| *block < 512).take(4).chain([lowest]).collect();
+    victims.iter().for_each(|block| disk.blocks[*block as usize].fill(3));
+    let before = disk.clone();
+    let tally = scrub(&mut disk, None, 0).unwrap();
+    let children = layout.tree().children(lowest);
+    assert_eq!(tally.lost, 5 + children.end - children.start, "{tally:?}");
+    assert!(disk.blocks == before.blocks);
+}
+
+/// Damage of every kind at random: whatever the tally says was not lost is as it was, and what was lost is not worse.
+#[test]
+fn nothing_wrong_is_ever_written() {
+    let (good, layout) = Disk::new(9);
+    let end = u64::from(layout.end_block);
+    for seed in 0..20 {
+        let mut random = Random::new(seed);
+        let (mut disk, mut twin) = (good.clone(), good.clone());
+        for _ in 0..random.below(40) {
+            let disk = if random.below(4) == 0 { &mut twin } else { &mut disk };
+            let block = random.below(end);
+            match random.below(4) {
+                0 => drop(disk.unreadable.insert(block)),
+                1 => (block..end.min(block + random.below(20))).for_each(|block| disk.blocks[block as usize].fill(0)),
+                _ => disk.flip(block, &mut random),
+            }
+        }
+        let before = disk.clone();
+        let with_twin = random.below(2) == 0;
+        let tally = scrub(&mut disk, with_twin.then_some(&mut twin), random.below(100)).unwrap();
+        let wrong = |disk: &Disk| {
+            (0..end)
+                .filter(|at| disk.blocks[*at as usize] != good.blocks[*at as usize] || disk.unreadable.contains(at))
+                .count() as u64
+        };
+        let (wrong_before, wrong_after) = (wrong(&before), wrong(&disk));
+        assert!(wrong_after <= tally.lost, "seed {seed}: {wrong_after} wrong, {tally:?}");
+        assert!(wrong_before - wrong_after == tally.corrected + tally.copied, "seed {seed}: {wrong_before}, {tally:?}");
+        for at in 0..end as usize {
+            let block = disk.blocks[at];
+            assert!(block == good.blocks[at] || block == before.blocks[at], "seed {seed}: block {at} is a new one");
+        }
+    }
+}
