@@ -30,6 +30,7 @@ zstd:kernel and archives
 xz-utils:source packages
 python3:kernel-hardening-checker
 linux-source-6.12:the kernel (security suite)
+cryptsetup-bin:veritysetup for the slots
 dosfstools:mkfs.vfat for the ESP
 mtools:files into the ESP without a mount
 e2fsprogs:mkfs.ext4 and debugfs for the data partition

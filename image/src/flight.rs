@@ -46,7 +46,7 @@ pub fn build(ctx: &Ctx, arch: Arch) -> Result<FlightBins> {
 /// Cargo's folder in the cache for what `purpose` says. Cargo tells files by their times, flags and tool chain: clones or
 /// architectures that shared one would undo each other's work. What is in it has another content tomorrow: it must not
 /// look like a step's result.
-fn target_dir(ctx: &Ctx, purpose: &str) -> PathBuf {
+pub(crate) fn target_dir(ctx: &Ctx, purpose: &str) -> PathBuf {
     let place = Key::new("1").text(&ctx.repo.display().to_string()).text(purpose).finish();
     ctx.cache.join("flight").join(place)
 }
@@ -54,14 +54,20 @@ fn target_dir(ctx: &Ctx, purpose: &str) -> PathBuf {
 /// From nothing, on two cores, with the standard library compiled.
 const USUAL: Duration = Duration::from_secs(60);
 
-/// No loader and no libc in the image, so all is static; and nothing of the builder's paths stays in the bytes.
+/// No loader and no libc in the image, so all is static.
 fn flags(repo: &Path) -> Result<Vec<String>> {
+    let mut flags = remap(repo)?;
+    flags.push("-Ctarget-feature=+crt-static".to_owned());
+    Ok(flags)
+}
+
+/// Nothing of the builder's paths stays in the bytes.
+pub(crate) fn remap(repo: &Path) -> Result<Vec<String>> {
     let cargo_home = match std::env::var_os("CARGO_HOME") {
         Some(path) => PathBuf::from(path),
         None => PathBuf::from(std::env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?).join(".cargo"),
     };
     Ok(vec![
-        "-Ctarget-feature=+crt-static".to_owned(),
         format!("--remap-path-prefix={}=/perigee", repo.display()),
         format!("--remap-path-prefix={}=/cargo", cargo_home.display()),
     ])
