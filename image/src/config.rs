@@ -53,6 +53,8 @@ pub struct Sources<'a> {
     pub node: &'a Node,
     /// The folder that [`crate::pki::ensure`] keeps.
     pub pki: &'a Path,
+    /// Who signs slots, 32 bytes.
+    pub slot_key: &'a [u8],
     /// `rootfs/config`.
     pub templates: &'a Path,
     /// The service files, for what they expect to find.
@@ -79,6 +81,7 @@ fn stage(tree: &Tree, sources: &Sources<'_>) -> Result<()> {
     let node = sources.node;
     tree.file("/mission.toml", sources.text, PUBLIC)?;
     tree.file("/node", format!("{}\n", node.name), PUBLIC)?;
+    tree.file("/slot.pub", sources.slot_key, PUBLIC)?;
     stage_pki(tree, sources, &SHARED, &PAIRS)?;
     stage_kubeconfigs(tree, sources, &KUBECONFIGS)?;
     if node.has_role(CONTROL_PLANE) {
@@ -187,7 +190,9 @@ mod tests {
         let specs = services::load(&repo("rootfs/services"))?;
         let tree = Tree::new(scratch.path().join("tree"))?;
         let node = mission.node(node).unwrap();
-        stage(&tree, &Sources { text: MISSION, mission: &mission, node, pki: &pki, templates, specs: &specs })?;
+        let sources =
+            Sources { text: MISSION, mission: &mission, node, pki: &pki, slot_key: b"key", templates, specs: &specs };
+        stage(&tree, &sources)?;
         Ok(tree)
     }
 

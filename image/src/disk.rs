@@ -56,8 +56,23 @@ pub fn layout(owner: &[&str], disk_bytes: u64) -> Result<Vec<Partition>> {
     Ok(partitions)
 }
 
-/// What goes into partitions, by their names.
-pub type Contents<'a> = [(&'static str, &'a Path)];
+/// What goes into one partition.
+#[derive(Clone, Copy, Debug)]
+pub struct Content<'a> {
+    /// The partition's name.
+    pub partition: &'static str,
+    /// What stands from its start.
+    pub source: &'a Path,
+    /// What stands up to its end, bytes; between the two there are zeros.
+    pub end: &'a [u8],
+}
+
+impl<'a> Content<'a> {
+    /// A file from the partition's start, and nothing behind it.
+    pub const fn new(partition: &'static str, source: &'a Path) -> Self {
+        Self { partition, source, end: &[] }
+    }
+}
 
 /// What [`write`] did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +99,7 @@ impl fmt::Display for Written {
 /// the node itself changes: data) is left alone; a disk with another layout is made anew.
 ///
 /// The node must not run: its disk would change under it.
-pub fn write(disk: &Path, owner: &[&str], contents: &Contents<'_>, initial: &Contents<'_>) -> Result<Written> {
+pub fn write(disk: &Path, owner: &[&str], contents: &[Content<'_>], initial: &[Content<'_>]) -> Result<Written> {
     let partitions = layout(owner, DISK_BYTES)?;
     let tables = gpt::tables(Guid::derive(owner), DISK_BYTES, &partitions)?;
     if !has_layout(disk, &tables.head) {
@@ -119,15 +134,16 @@ enum Behind {
     HasAnything,
 }
 
-fn fill(disk: &Path, partitions: &[Partition], contents: &Contents<'_>, behind: Behind) -> Result<Vec<&'static str>> {
+fn fill(disk: &Path, partitions: &[Partition], contents: &[Content<'_>], behind: Behind) -> Result<Vec<&'static str>> {
     let file =
         OpenOptions::new().read(true).write(true).open(disk).with_context(|| format!("open {}", disk.display()))?;
     let mut changed = Vec::new();
-    for (name, source) in contents {
-        let partition = partitions.iter().find(|partition| partition.name == *name);
+    for content in contents {
+        let name = content.partition;
+        let partition = partitions.iter().find(|partition| partition.name == name);
         let partition = partition.with_context(|| format!("the layout has no partition {name}"))?;
-        let written = sync(&file, partition, source, behind)
-            .with_context(|| format!("write {} to {name} of {}", source.display(), disk.display()))?;
+        let written = sync(&file, partition, content, behind)
+            .with_context(|| format!("write {} to {name} of {}", content.source.display(), disk.display()))?;
         if written {
             changed.push(partition.name);
         }
@@ -135,19 +151,26 @@ fn fill(disk: &Path, partitions: &[Partition], contents: &Contents<'_>, behind: 
     Ok(changed)
 }
 
-/// Makes the partition hold `source` and zeros behind it; writes only what differs, so that a sparse file stays
+/// Makes the partition hold its content, and zeros elsewhere; writes only what differs, so that a sparse file stays
 /// sparse. Returns whether anything did.
-fn sync(disk: &File, partition: &Partition, source: &Path, behind: Behind) -> Result<bool> {
-    let mut source = File::open(source)?;
+fn sync(disk: &File, partition: &Partition, content: &Content<'_>, behind: Behind) -> Result<bool> {
+    let mut source = File::open(content.source)?;
     let length = source.metadata()?.len();
-    ensure!(length <= partition.length, "{length} bytes do not fit into {}", partition.length);
+    let end_at = partition.length.checked_sub(content.end.len() as u64).filter(|end_at| length <= *end_at);
+    let end_at = end_at.with_context(|| {
+        format!("{length} bytes and {} at the end do not fit into {}", content.end.len(), partition.length)
+    })?;
     let (mut wanted, mut found) = (vec![0; CHUNK_BYTES], vec![0; CHUNK_BYTES]);
     let mut changed = false;
-    let end = if behind == Behind::IsEmpty { length } else { partition.length };
-    for offset in (0..end).step_by(CHUNK_BYTES) {
+    let all = behind == Behind::HasAnything || !content.end.is_empty();
+    for offset in (0..if all { partition.length } else { length }).step_by(CHUNK_BYTES) {
         let have = length.saturating_sub(offset).min(CHUNK_BYTES as u64) as usize;
         source.read_exact(&mut wanted[..have])?;
         wanted[have..].fill(0);
+        // Partitions are whole chunks long, and what stands at their ends is shorter than one.
+        if let Some(at) = end_at.checked_sub(offset).filter(|at| *at < CHUNK_BYTES as u64) {
+            wanted[at as usize..].copy_from_slice(content.end);
+        }
         disk.read_exact_at(&mut found, partition.start + offset)?;
         if wanted != found {
             disk.write_all_at(&wanted, partition.start + offset)?;
@@ -206,7 +229,15 @@ mod tests {
         fs::write(path("slot"), vec![1; 5000]).unwrap();
         fs::write(path("data"), vec![2; 5000]).unwrap();
         let (slot, data) = (path("slot"), path("data"));
-        let write = || write(&disk, &OWNER, &[("slot-a", &slot)], &[("data", &data)]).unwrap();
+        let write = || {
+            write(
+                &disk,
+                &OWNER,
+                &[Content { end: b"the end", ..Content::new("slot-a", &slot) }],
+                &[Content::new("data", &data)],
+            )
+            .unwrap()
+        };
         assert_eq!(write(), Written::New);
         assert_eq!(write(), Written::Nothing);
 
@@ -220,6 +251,8 @@ mod tests {
         let mut found = [0; 5000];
         file.read_exact_at(&mut found, start("slot-a")).unwrap();
         assert!(found[..4000] == [3; 4000] && found[4000..] == [0; 1000], "the rest is zeros");
+        file.read_exact_at(&mut found[..8], start("slot-a") + 384 * MIB - 8).unwrap();
+        assert_eq!(&found[..8], b"\0the end");
         file.read_exact_at(&mut found[..10], start("data")).unwrap();
         assert_eq!(&found[..10], b"the node's");
     }
@@ -229,7 +262,7 @@ mod tests {
         let scratch = Scratch::new("disk-large");
         let large = scratch.path().join("large");
         File::create(&large).unwrap().set_len(17 * MIB).unwrap();
-        let error = write(&scratch.path().join("x.img"), &OWNER, &[("config-a", &large)], &[]).unwrap_err();
+        let error = write(&scratch.path().join("x.img"), &OWNER, &[Content::new("config-a", &large)], &[]).unwrap_err();
         assert!(format!("{error:#}").contains("to config-a of"), "{error:#}");
     }
 }

@@ -200,6 +200,22 @@ mod tests {
     }
 
     #[test]
+    fn the_loader_finds_in_both_tables_what_is_written_here() {
+        use perigee_core::gpt::{FIRST_HEADER, Table};
+        let data = partition("data", 4 * MIB, 8 * MIB);
+        let tables = tables(DISK, 64 * MIB, std::slice::from_ref(&data)).unwrap();
+        let sector = |bytes: &[u8], at: usize| bytes[at..at + 512].try_into().unwrap();
+        let (entries, last) = (&tables.head[1024..], 64 * MIB / 512 - 1);
+        let first = Table::decode(&sector(&tables.head, 512), FIRST_HEADER).unwrap();
+        let second = Table::decode(&sector(&tables.tail, tables.tail.len() - 512), last).unwrap();
+        assert_eq!((first.entries_sector, second.entries_sector), (2, last - TABLE_SECTORS));
+        for table in [first, second] {
+            let found = table.find(entries, "data").unwrap().unwrap();
+            assert_eq!((Guid(found.id), found.start, found.sectors), (data.id, 4 * MIB / 512, 8 * MIB / 512));
+        }
+    }
+
+    #[test]
     fn an_entry_holds_first_and_last_sector_and_its_name() {
         let tables = tables(DISK, 64 * MIB, &[partition("data", 4 * MIB, 8 * MIB)]).unwrap();
         let entry = &tables.head[1024..1152];

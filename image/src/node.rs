@@ -4,15 +4,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use ed25519_dalek::VerifyingKey;
 use perigee_core::mission::{self, Mission};
+use perigee_core::slot::copies::{COPIES, PLACES, place_of};
+use perigee_core::slot::record::{RECORD_BYTES, Record};
+use perigee_core::slot::{Side, Slot, State};
 
 use crate::build::{Arch, Ctx};
-use crate::disk::Written;
-use crate::rootfs::{Parts, Rootfs};
-use crate::{config, data, disk, esp, flight, go, kernel, native, pki, rootfs, services};
+use crate::disk::{Content, Written};
+use crate::keys::SlotKey;
+use crate::rootfs::{Kind, Parts, Rootfs};
+use crate::{config, data, disk, esp, flight, go, kernel, loader, native, pki, rootfs, services, slot};
 
 /// Where the API server is reached from the host: QEMU forwards this port to 6443.
 const HOST_API_SERVER: &str = "https://127.0.0.1:16443";
+
+/// The boot state's partitions.
+const STATES: [&str; COPIES] = ["state-0", "state-1", "state-2"];
 
 /// A mission, built.
 #[derive(Clone, Debug)]
@@ -27,6 +35,12 @@ pub struct Built {
     pub kernel: PathBuf,
     /// The root file system.
     pub rootfs: Rootfs,
+    /// What slots A and B have.
+    pub slot: slot::Slot,
+    /// What starts them.
+    pub loader: PathBuf,
+    /// Who has signed them.
+    pub slot_key: VerifyingKey,
     /// For people on the host, as a member of system:masters.
     pub kubeconfig: PathBuf,
     /// Authorities, the host's own certificates (`admin`, `operator`), and those of the nodes.
@@ -62,19 +76,12 @@ pub fn build(ctx: &Ctx, arch: Arch, mission_path: &Path, out: &Path) -> Result<B
     stage(1, "kernel");
     let kernel = kernel::build(ctx, arch)?;
     stage(2, "programs");
-    let parts = Parts {
-        flight: flight::build(ctx, arch)?,
-        go: go::build(ctx, arch)?,
-        nft: native::nft(ctx, arch)?,
-        e2fsck: native::e2fsck(ctx, arch)?,
-        mount: native::mount(ctx, arch)?,
-        data: data::build(ctx)?,
-        seed: go::seed(ctx)?,
-    };
+    let parts = parts(ctx, arch)?;
     let mkfs = native::mkfs_erofs(ctx)?;
     let kubectl = install(&go::kubectl(ctx)?, &out.join("bin"), "kubectl")?;
     stage(3, "root file system");
-    let rootfs = rootfs::build(ctx, arch, &mkfs, &parts)?;
+    let rootfs = rootfs::build(ctx, arch, &mkfs, &parts, Kind::Node)?;
+    let golden = rootfs::build(ctx, arch, &mkfs, &parts, Kind::Golden)?;
     println!("build: root {} has {:.1} MB", rootfs.version, rootfs.bytes as f64 / 1e6);
     stage(4, "certificates");
     let pki = folder.join("pki");
@@ -83,23 +90,87 @@ pub fn build(ctx: &Ctx, arch: Arch, mission_path: &Path, out: &Path) -> Result<B
     let text_for_people = config::kubeconfig(&pki, &mission.name, HOST_API_SERVER, "admin")?;
     pki::write(&kubeconfig, text_for_people.as_bytes(), true)?;
     stage(5, "disks");
-    let esp = esp::build(ctx, arch, &kernel.join("kernel"))?;
+    let key = SlotKey::find(&out.join("keys"))?;
+    let loader = loader::build(ctx, arch, &key)?;
+    let esp = esp::build(ctx, arch, &loader)?;
+    let slot_of = |root: &Rootfs| slot::build(ctx, arch, &kernel.join("kernel"), &root.image, &root.version);
+    let (slot, golden) = (slot_of(&rootfs)?, slot_of(&golden)?);
+    let (headers, golden_headers) = (slot.headers(&key)?, golden.headers(&key)?);
+    let state = state(&folder)?;
     let templates = ctx.repo.join("rootfs/config");
     let mut nodes = Vec::new();
     for node in &mission.nodes {
         let work = folder.join(format!("{}.config", node.name));
-        let sources =
-            config::Sources { text: &text, mission: &mission, node, pki: &pki, templates: &templates, specs: &specs };
+        let sources = config::Sources {
+            text: &text,
+            mission: &mission,
+            node,
+            pki: &pki,
+            slot_key: key.verifying().as_bytes(),
+            templates: &templates,
+            specs: &specs,
+        };
         let config = config::build(&mkfs, &work, &sources)?;
         let disk = disk::path(&folder, &node.name);
-        let contents: [(&str, &Path); 5] =
-            [("esp-a", &esp), ("esp-b", &esp), ("slot-a", &rootfs.image), ("config-a", &config), ("config-b", &config)];
-        let written = disk::write(&disk, &[&mission.name, &node.name], &contents, &[("data", &parts.data)])?;
+        let contents = [
+            Content::new("esp-a", &esp),
+            Content::new("esp-b", &esp),
+            Content { end: &headers, ..Content::new("slot-a", &slot.image) },
+            Content { end: &headers, ..Content::new("slot-b", &slot.image) },
+            Content { end: &golden_headers, ..Content::new("golden", &golden.image) },
+            Content::new("config-a", &config),
+            Content::new("config-b", &config),
+        ];
+        let states = STATES.map(|name| Content::new(name, &state));
+        let owner = [mission.name.as_str(), &node.name];
+        let written =
+            disk::write(&disk, &owner, &contents, &[&[Content::new("data", &parts.data)], &states[..]].concat())?;
+        if let Written::Partitions(names) = &written
+            && Slot::ALL.iter().any(|slot| names.contains(&slot.name()))
+        {
+            // What the old image has shown of itself says nothing of the new one.
+            disk::write(&disk, &owner, &states, &[])?;
+        }
         fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))?;
         println!("build: {} {written}", disk.display());
         nodes.push(BuiltNode { name: node.name.clone(), disk, written });
     }
-    Ok(Built { mission, folder, nodes, kernel: kernel.join("kernel"), rootfs, kubeconfig, pki, kubectl })
+    Ok(Built {
+        mission,
+        folder,
+        nodes,
+        kernel: kernel.join("kernel"),
+        rootfs,
+        slot,
+        loader,
+        slot_key: *key.verifying(),
+        kubeconfig,
+        pki,
+        kubectl,
+    })
+}
+
+/// Every program that a root file system has, built.
+pub fn parts(ctx: &Ctx, arch: Arch) -> Result<Parts> {
+    Ok(Parts {
+        flight: flight::build(ctx, arch)?,
+        go: go::build(ctx, arch)?,
+        nft: native::nft(ctx, arch)?,
+        e2fsck: native::e2fsck(ctx, arch)?,
+        mount: native::mount(ctx, arch)?,
+        data: data::build(ctx)?,
+        seed: go::seed(ctx)?,
+    })
+}
+
+/// The first boot state: all slots have an image, and none was seen to live.
+fn state(folder: &Path) -> Result<PathBuf> {
+    let path = folder.join("state");
+    let record = Record::first(State::new(Side::A, [true; 3]));
+    let mut places = vec![0; RECORD_BYTES * PLACES];
+    places[place_of(record.sequence) * RECORD_BYTES..][..RECORD_BYTES].copy_from_slice(&record.encode());
+    fs::write(&path, places).with_context(|| format!("write {}", path.display()))?;
+    Ok(path)
 }
 
 fn stage(number: u32, name: &str) {

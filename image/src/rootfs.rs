@@ -60,8 +60,39 @@ const ETC: [(&str, &str); 6] = [
     ("/etc/fstab", "# PID 1 mounts; nothing is mounted from here.\n"),
 ];
 
+/// What a root is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A slot that updates go to: a Kubernetes node.
+    Node,
+    /// Golden: what it takes to be reached and mended, and no Kubernetes.
+    Golden,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Node => "rootfs",
+            Self::Golden => "golden",
+        }
+    }
+
+    /// Whether a program is in it.
+    fn has(self, path: &str) -> bool {
+        self == Self::Node || ["/sbin/init", "/usr/bin/perigee-agent", "/usr/sbin/e2fsck"].contains(&path)
+    }
+
+    /// Names under which multi-call programs choose what they are.
+    fn links(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Node => &LINKS,
+            Self::Golden => &[],
+        }
+    }
+}
+
 /// Every program that goes into the root, on the host.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Parts {
     /// Ours.
     pub flight: FlightBins,
@@ -81,9 +112,9 @@ pub struct Parts {
 
 impl Parts {
     /// Where each program goes.
-    fn programs(&self) -> [(&str, &Path); 12] {
+    fn programs(&self, kind: Kind) -> Vec<(&str, &Path)> {
         let Self { flight, go, .. } = self;
-        [
+        let all: [(&str, &Path); 12] = [
             ("/sbin/init", &flight.init),
             ("/usr/bin/perigee-agent", &flight.agent),
             ("/usr/bin/kube", &go.kube),
@@ -96,18 +127,16 @@ impl Parts {
             ("/usr/sbin/nft", &self.nft),
             ("/usr/sbin/e2fsck", &self.e2fsck),
             ("/opt/cni/bin/cni", &go.cni),
-        ]
+        ];
+        all.into_iter().filter(|(path, _)| kind.has(path)).collect()
     }
 
     /// The pod images and their programs, in the order of [`IMAGES`].
-    fn images(&self) -> [Image<'_>; 3] {
+    fn images(&self, kind: Kind) -> Vec<Image<'_>> {
         let programs: [(&str, &Path); 3] =
             [("/coredns", &self.go.coredns), ("/demo", &self.flight.demo), ("/pause", &self.flight.pause)];
-        let mut images = IMAGES.iter().zip(programs);
-        std::array::from_fn(|_| match images.next() {
-            Some((reference, (entry_point, program))) => Image { reference, entry_point, program },
-            None => unreachable!("three names, three programs"),
-        })
+        let images = IMAGES.iter().zip(programs).filter(|_| kind == Kind::Node);
+        images.map(|(reference, (entry_point, program))| Image { reference, entry_point, program }).collect()
     }
 }
 
@@ -125,34 +154,35 @@ pub struct Rootfs {
 }
 
 /// Builds the root for `arch` from `parts`, `rootfs/services` and `rootfs/manifests`.
-pub fn build(ctx: &Ctx, arch: Arch, mkfs: &Path, parts: &Parts) -> Result<Rootfs> {
+pub fn build(ctx: &Ctx, arch: Arch, mkfs: &Path, parts: &Parts, kind: Kind) -> Result<Rootfs> {
     let (services_folder, manifests_folder) = (ctx.repo.join("rootfs/services"), ctx.repo.join("rootfs/manifests"));
-    let contents = format!("{FOLDERS:?} {LINKS:?} {ETC:?} {IMAGES:?} {}", os_release(""));
+    let contents = format!("{kind:?} {FOLDERS:?} {:?} {ETC:?} {IMAGES:?} {}", kind.links(), os_release(""));
     let mut key = Key::new("rootfs 1").text(arch.name()).text(&contents).text(&format!("{PACKING:?}"));
     for path in [&services_folder, &manifests_folder] {
         key = key.path(path)?;
     }
-    let images = parts.images();
-    let programs = parts.programs();
+    let images = parts.images(kind);
+    let programs = parts.programs(kind);
     let program_paths = programs.iter().map(|(_, path)| *path).chain(images.iter().map(|image| image.program));
     for path in program_paths.chain([mkfs, &parts.data, &parts.seed]) {
         key = ctx.input(key, path)?;
     }
     let version = format!("{}+{}", env!("CARGO_PKG_VERSION"), key.clone().finish());
-    let done = ctx.step(&format!("rootfs-{}", arch.name()), USUAL, key, |job| {
+    let done = ctx.step(&format!("{}-{}", kind.name(), arch.name()), USUAL, key, |job| {
         let tree = Tree::new(job.out.join("tree"))?;
-        stage(&tree, arch, parts, &version)?;
-        tree.file(
-            "/usr/share/perigee/manifests.json",
-            serde_json::to_vec(&manifests::collect(&manifests_folder, &IMAGES)?)?,
-            PUBLIC,
-        )?;
-        let specs = services::load(&services_folder)?;
-        for spec in &specs {
-            check_program(&tree, spec)?;
-        }
-        for entry in crate::tree::files(&services_folder)? {
-            tree.copy(&services_folder.join(&entry), &format!("/etc/perigee/services/{}", entry.display()), PUBLIC)?;
+        stage(&tree, arch, parts, kind, &version)?;
+        let manifests = match kind {
+            Kind::Node => manifests::collect(&manifests_folder, &IMAGES)?,
+            Kind::Golden => serde_json::json!([]),
+        };
+        tree.file("/usr/share/perigee/manifests.json", serde_json::to_vec(&manifests)?, PUBLIC)?;
+        for spec in services::load(&services_folder)? {
+            match check_program(&tree, &spec) {
+                Err(_) if kind == Kind::Golden => continue,
+                checked => checked?,
+            }
+            let file = format!("{}.toml", spec.name);
+            tree.copy(&services_folder.join(&file), &format!("/etc/perigee/services/{file}"), PUBLIC)?;
         }
         let inspection = Inspection::of(tree.root())?;
         inspection.check()?;
@@ -167,14 +197,14 @@ pub fn build(ctx: &Ctx, arch: Arch, mkfs: &Path, parts: &Parts) -> Result<Rootfs
     Ok(Rootfs { image, bytes, version, inspection })
 }
 
-fn stage(tree: &Tree, arch: Arch, parts: &Parts, version: &str) -> Result<()> {
+fn stage(tree: &Tree, arch: Arch, parts: &Parts, kind: Kind, version: &str) -> Result<()> {
     for folder in FOLDERS {
         tree.dir(folder)?;
     }
-    for (path, program) in parts.programs() {
+    for (path, program) in parts.programs(kind) {
         tree.copy(program, path, PROGRAM)?;
     }
-    for (path, target) in LINKS {
+    for (path, target) in kind.links() {
         tree.link(path, target)?;
     }
     for (path, text) in ETC {
@@ -183,9 +213,12 @@ fn stage(tree: &Tree, arch: Arch, parts: &Parts, version: &str) -> Result<()> {
     tree.file("/etc/os-release", os_release(version), PUBLIC)?;
     tree.file("/usr/share/perigee/version", format!("{version}\n"), PUBLIC)?;
     tree.copy(&parts.data, "/usr/share/perigee/data.ext4", PUBLIC)?;
+    if kind == Kind::Golden {
+        return Ok(());
+    }
     tree.copy(&parts.seed, "/usr/share/perigee/seed", PUBLIC)?;
     let mut archive = Vec::new();
-    oci::write(&parts.images(), arch.goarch(), &mut archive)?;
+    oci::write(&parts.images(kind), arch.goarch(), &mut archive)?;
     tree.file("/usr/share/perigee/images.tar", archive, PUBLIC)
 }
 
@@ -237,7 +270,7 @@ mod tests {
 
     fn staged(scratch: &Scratch) -> Tree {
         let tree = Tree::new(scratch.path().join("tree")).unwrap();
-        stage(&tree, Arch::X86_64, &parts(scratch.path()), "1.2.3+x").unwrap();
+        stage(&tree, Arch::X86_64, &parts(scratch.path()), Kind::Node, "1.2.3+x").unwrap();
         tree
     }
 
