@@ -172,7 +172,7 @@ async fn session(
 
 /// Commands are kept in the log with who gave them; questions are not worth a line.
 fn record(request: &Request, who: &impl Display) {
-    if !matches!(request, Request::Status | Request::Logs { .. } | Request::Processes | Request::Inspect) {
+    if !request.is_question() {
         event!("command from={who} request={}", serde_json::json!(request));
     }
 }

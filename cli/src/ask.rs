@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use perigee_core::control::{Fault, Request, Response, Status};
+use perigee_core::control::{Fault, Request, Response, Slots, Status};
 use serde_json::Value;
 
 use crate::client::Client;
@@ -42,6 +42,17 @@ pub struct FaultArgs {
     pub service: String,
     /// What happens to it.
     pub fault: FaultKind,
+    /// Which node.
+    #[command(flatten)]
+    pub at: At,
+}
+
+/// Which node is to reboot, and into what.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct RebootArgs {
+    /// Start this slot, once: slot-a, slot-b or golden.
+    #[arg(long, value_name = "SLOT")]
+    pub into: Option<String>,
     /// Which node.
     #[command(flatten)]
     pub at: At,
@@ -131,9 +142,27 @@ pub fn fault(args: &FaultArgs) -> Result<String> {
     command(&args.at, &Request::Fault { service: args.service.clone(), fault }, &format!("{} {done}", args.service))
 }
 
+/// Its slots, and which starts next.
+pub fn slots(at: &At) -> Result<String> {
+    let slots = ask_slots(at)?;
+    if at.json { json(&slots) } else { Ok(show::slots(&slots)) }
+}
+
+/// How its last starts ended.
+pub fn resets(at: &At) -> Result<String> {
+    let slots = ask_slots(at)?;
+    if at.json { json(&slots.resets) } else { Ok(show::resets(&slots)) }
+}
+
 /// Reboots in order.
-pub fn reboot(at: &At) -> Result<String> {
-    command(at, &Request::Reboot, "the node reboots")
+pub fn reboot(args: &RebootArgs) -> Result<String> {
+    match &args.into {
+        Some(slot) => {
+            let request = Request::RebootInto { slot: slot.clone() };
+            command(&args.at, &request, &format!("the node reboots into {slot}, once"))
+        }
+        None => command(&args.at, &Request::Reboot, "the node reboots"),
+    }
 }
 
 /// Switches off in order.
@@ -152,6 +181,14 @@ fn command(at: &At, request: &Request, done: &str) -> Result<String> {
 fn ask_status(at: &At) -> Result<Status> {
     match ask(at, &Request::Status)? {
         Response::Status(status) => Ok(status),
+        other => unexpected(&other),
+    }
+}
+
+fn ask_slots(at: &At) -> Result<Slots> {
+    match ask(at, &Request::Slots)? {
+        Response::Slots(slots) => Ok(slots),
+        Response::Error(error) => bail!(error),
         other => unexpected(&other),
     }
 }

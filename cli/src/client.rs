@@ -82,7 +82,7 @@ impl Client {
     }
 
     fn ask(&self, request: &Request) -> Result<Response> {
-        if !is_question(request) {
+        if !request.is_question() {
             return self.connect()?.ask(request);
         }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,11 +138,6 @@ impl Connection {
         self.used = Instant::now();
         serde_json::from_slice(&answer).context("its answer is not understood; is it of another version?")
     }
-}
-
-/// Whether asking twice does no more than asking once.
-fn is_question(request: &Request) -> bool {
-    matches!(request, Request::Status | Request::Logs { .. } | Request::Processes | Request::Inspect)
 }
 
 fn answer_timeout(request: &Request) -> Duration {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use perigee::ask::{self, At, FaultArgs, Named};
+use perigee::ask::{self, At, FaultArgs, Named, RebootArgs};
 use perigee::{build, run};
 
 /// Builds, runs and looks into Kubernetes nodes that nobody can touch.
@@ -46,6 +46,12 @@ enum Verb {
     /// What a shell would show: PID 1, the root file system, its programs, mounts, zombies
     #[command(after_help = "Example: perigee inspect")]
     Inspect(At),
+    /// Slots: which image runs, which starts next, how many starts each may still lose
+    #[command(after_help = "Example: perigee slots")]
+    Slots(At),
+    /// How the last starts ended: cause, last words
+    #[command(after_help = "Example: perigee resets --json")]
+    Resets(At),
     /// End a service and start it again
     #[command(after_help = "Example: perigee restart etcd")]
     Restart(Named),
@@ -60,7 +66,7 @@ enum Verb {
     Fault(FaultArgs),
     /// End everything in order and start again
     #[command(after_help = "Example: perigee reboot --node 127.0.0.1:17443")]
-    Reboot(At),
+    Reboot(RebootArgs),
     /// End everything in order and switch off
     #[command(after_help = "Example: perigee power-off --node 127.0.0.1:17443")]
     PowerOff(At),
@@ -101,7 +107,9 @@ fn act(verb: &Verb) -> Result<String> {
         Verb::Stop(named) => ask::stop(named),
         Verb::Start(named) => ask::start(named),
         Verb::Fault(args) => ask::fault(args),
-        Verb::Reboot(at) => ask::reboot(at),
+        Verb::Slots(at) => ask::slots(at),
+        Verb::Resets(at) => ask::resets(at),
+        Verb::Reboot(args) => ask::reboot(args),
         Verb::PowerOff(at) => ask::power_off(at),
     }
 }

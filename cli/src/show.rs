@@ -6,7 +6,7 @@ mod unit;
 
 use std::fmt::Write as _;
 
-use perigee_core::control::{DataOrigin, ServiceState, Status};
+use perigee_core::control::{DataOrigin, ServiceState, Slots, Status};
 use perigee_core::inspect::{Inspection, Processes};
 
 pub use self::chart::{stages, timeline};
@@ -71,6 +71,37 @@ fn state(state: ServiceState) -> &'static str {
         ServiceState::Stopping => "stopping",
         ServiceState::BackOff => "back-off",
     }
+}
+
+/// What runs and what starts next, and one line per slot.
+pub fn slots(slots: &Slots) -> String {
+    let next = slots.once.as_ref().map_or_else(
+        || format!("next {} if it has tries left", slots.preferred),
+        |once| format!("next {once}, once, then {}", slots.preferred),
+    );
+    let mut table = Table::new(&[("SLOT", Align::Left), ("STATE", Align::Left), ("TRIES LEFT", Align::Right)]);
+    for slot in &slots.slots {
+        table.row([slot.name.clone(), slot.standing.clone(), slot.tries_left.to_string()]);
+    }
+    let rounds =
+        if slots.rounds > 0 { format!("; all slots had lost all tries {} times", slots.rounds) } else { String::new() };
+    format!("{} runs, start {}; {next}{rounds}\n\n{table}", slots.running, slots.starts)
+}
+
+/// One line per end, the newest last.
+pub fn resets(slots: &Slots) -> String {
+    let mut table = Table::new(&[
+        ("START", Align::Right),
+        ("SLOT", Align::Left),
+        ("CAUSE", Align::Left),
+        ("AFTER", Align::Right),
+        ("LAST WORDS", Align::Left),
+    ]);
+    for reset in &slots.resets {
+        let after = if reset.uptime_s > 0 { span(u64::from(reset.uptime_s) * 1000) } else { String::new() };
+        table.row([reset.start.to_string(), reset.slot.clone(), reset.cause.clone(), after, reset.words.clone()]);
+    }
+    table.to_string()
 }
 
 /// Processes by their share of memory, and the sum of each service.
@@ -139,6 +170,9 @@ fn list(text: &mut String, name: &str, items: &[impl ToString]) {
 mod tests {
     use perigee_core::control::{Data, Link, ServiceStatus};
     use perigee_core::inspect::{Mount, Process};
+    use perigee_core::reset::Cause;
+    use perigee_core::slot::{Rejected, Side, Slot, State};
+    use perigee_core::watchdog::Vital;
 
     use super::*;
 
@@ -238,6 +272,34 @@ kube-controller-manager                                          not started
         node.services.clear();
         assert_fits(&status(&node));
         assert_fits(&timeline(&node));
+    }
+
+    #[test]
+    fn slots_and_ends_have_a_line_each() {
+        let mut state = State::new(Side::A, [true, true, false]);
+        let _ = state.choose(Rejected::default());
+        state.confirm(Slot::A);
+        state.end(Cause::Vital(Vital::Kubelet), 725, "kubelet: no such file");
+        let _ = state.choose(Rejected::default());
+        state.reject(Slot::A, "the kernel's SHA-256 differs");
+        let expected = "\
+slot-a runs, start 2; next slot-a if it has tries left
+
+SLOT    STATE      TRIES LEFT
+slot-a  confirmed           2
+slot-b  trying              3
+golden  empty               0
+";
+        assert_eq!(slots(&Slots::of(&state, Slot::A)), expected);
+        let expected = "\
+START  SLOT    CAUSE             AFTER  LAST WORDS
+    1  slot-a  vital-kubelet  12 m 5 s  kubelet: no such file
+    2  slot-a  rejected                 the kernel's SHA-256 differs
+";
+        assert_eq!(resets(&Slots::of(&state, Slot::A)), expected);
+        (state.once, state.rounds) = (Some(Slot::B), 4);
+        let text = slots(&Slots::of(&state, Slot::A));
+        assert!(text.contains("next slot-b, once, then slot-a; all slots had lost all tries 4 times"), "{text}");
     }
 
     #[test]

@@ -4,12 +4,15 @@
 //! or TLS. A line is at most [`MAX_LINE_BYTES`] long. Times are milliseconds since the kernel's start
 //! (CLOCK_BOOTTIME), sizes are bytes.
 
-use alloc::string::String;
+use alloc::borrow::ToOwned;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
 use crate::inspect::{Inspection, Processes};
+use crate::reset::Entry;
+use crate::slot::{Slot, Standing, State};
 
 /// Longest request line: a verb and a name; anything longer is a mistake or an attack.
 pub const MAX_REQUEST_BYTES: usize = 4 * 1024;
@@ -49,14 +52,28 @@ pub enum Request {
         /// What happens to it.
         fault: Fault,
     },
+    /// Slots and how the last starts ended.
+    Slots,
     /// Orderly reboot.
     Reboot,
+    /// Orderly reboot into a slot, once.
+    RebootInto {
+        /// Which: `slot-a`, `slot-b` or `golden`.
+        slot: String,
+    },
     /// Orderly power-off.
     PowerOff,
     /// Processes with their memory, and the node's counters; the agent answers, PID 1 refuses.
     Processes,
     /// Facts of the running node; the agent answers, PID 1 refuses.
     Inspect,
+}
+
+impl Request {
+    /// Whether asking twice does no more than asking once.
+    pub const fn is_question(&self) -> bool {
+        matches!(self, Self::Status | Self::Logs { .. } | Self::Slots | Self::Processes | Self::Inspect)
+    }
 }
 
 /// What can happen to a service.
@@ -79,6 +96,8 @@ pub enum Response {
     Status(Status),
     /// To [`Request::Logs`]; invalid UTF-8 is replaced.
     Logs(String),
+    /// To [`Request::Slots`].
+    Slots(Slots),
     /// To [`Request::Processes`].
     Processes(Processes),
     /// To [`Request::Inspect`].
@@ -133,6 +152,84 @@ pub enum DataOrigin {
     New,
     /// No such partition: /data is a tmpfs, and is lost with the power.
     Volatile,
+}
+
+/// Which image runs, which starts next, and how the last starts ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slots {
+    /// The one that runs.
+    pub running: String,
+    /// The one that is started first.
+    pub preferred: String,
+    /// The one that is started next, once.
+    pub once: Option<String>,
+    /// Starts so far.
+    pub starts: u32,
+    /// How often all slots had lost all their tries since one was confirmed.
+    pub rounds: u8,
+    /// All, in the order of the disk.
+    pub slots: Vec<SlotStatus>,
+    /// How the last starts ended, the oldest first.
+    pub resets: Vec<Reset>,
+}
+
+/// One slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotStatus {
+    /// Its partition's name.
+    pub name: String,
+    /// `empty`, `trying` or `confirmed`.
+    pub standing: String,
+    /// Starts that it may still lose.
+    pub tries_left: u8,
+}
+
+/// The end of one start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reset {
+    /// Which start.
+    pub start: u32,
+    /// Of what.
+    pub slot: String,
+    /// Why it ended, in a word.
+    pub cause: String,
+    /// From the kernel's start to this end; 0 if nobody knows.
+    pub uptime_s: u32,
+    /// What was said last.
+    pub words: String,
+}
+
+impl Slots {
+    /// What `state` says, while `running` runs.
+    pub fn of(state: &State, running: Slot) -> Self {
+        let name = |slot: Slot| slot.name().to_owned();
+        let slot = |slot: Slot| SlotStatus {
+            name: name(slot),
+            standing: match state.standing(slot) {
+                Standing::Empty => "empty",
+                Standing::Trying { .. } => "trying",
+                Standing::Confirmed { .. } => "confirmed",
+            }
+            .to_owned(),
+            tries_left: state.standing(slot).left(),
+        };
+        let reset = |entry: &Entry| Reset {
+            start: entry.start,
+            slot: name(entry.slot),
+            cause: entry.cause.to_string(),
+            uptime_s: entry.uptime_s,
+            words: entry.words.as_str().to_owned(),
+        };
+        Self {
+            running: name(running),
+            preferred: name(state.preferred.slot()),
+            once: state.once.map(name),
+            starts: state.starts,
+            rounds: state.rounds,
+            slots: Slot::ALL.map(slot).into(),
+            resets: state.ledger.entries().map(reset).collect(),
+        }
+    }
 }
 
 /// One service.

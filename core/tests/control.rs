@@ -4,9 +4,12 @@ mod random;
 
 use perigee_core::control::{
     Data, DataOrigin, Fault, Link, MAX_LINE_BYTES, MAX_REQUEST_BYTES, Request, Response, ServiceState, ServiceStatus,
-    Status,
+    Slots, Status,
 };
+use perigee_core::reset::{Cause, LEDGER_ENTRIES, WORDS_BYTES};
 use perigee_core::service::MAX_SERVICES;
+use perigee_core::slot::{Side, Slot, State};
+use perigee_core::watchdog::Vital;
 
 use crate::random::Random;
 
@@ -22,7 +25,9 @@ fn requests() -> Vec<(Request, &'static str)> {
             Request::Fault { service: service(), fault: Fault::Freeze },
             r#"{"verb":"fault","service":"etcd","fault":"freeze"}"#,
         ),
+        (Request::Slots, r#"{"verb":"slots"}"#),
         (Request::Reboot, r#"{"verb":"reboot"}"#),
+        (Request::RebootInto { slot: "slot-b".to_owned() }, r#"{"verb":"reboot-into","slot":"slot-b"}"#),
         (Request::PowerOff, r#"{"verb":"power-off"}"#),
         (Request::Processes, r#"{"verb":"processes"}"#),
         (Request::Inspect, r#"{"verb":"inspect"}"#),
@@ -56,6 +61,22 @@ fn full_status() -> Response {
     })
 }
 
+/// Slots in which everything is as long as it can be.
+fn full_slots() -> Response {
+    let mut state = State::new(Side::B, [true; 3]);
+    (state.once, state.rounds, state.starts, state.last) = (Some(Slot::Golden), u8::MAX, u32::MAX, Some(Slot::Golden));
+    for _ in 0..LEDGER_ENTRIES {
+        state.end(Cause::Vital(Vital::Containerd), u32::MAX, &"\u{1}".repeat(WORDS_BYTES));
+    }
+    Response::Slots(Slots::of(&state, Slot::Golden))
+}
+
+#[test]
+fn commands_are_told_from_questions() {
+    let commands: Vec<_> = requests().into_iter().filter(|(request, _)| !request.is_question()).collect();
+    assert_eq!(commands.len(), 7, "{commands:?}");
+}
+
 #[test]
 fn requests_are_what_the_documentation_says() {
     for (request, line) in requests() {
@@ -68,7 +89,7 @@ fn requests_are_what_the_documentation_says() {
 #[test]
 fn responses_come_back_as_they_went() {
     let hard = "line\nline\r\n\u{0}\u{1b}[0m\u{2028}\"\\".to_owned();
-    for response in [full_status(), Response::Logs(hard.clone()), Response::Done, Response::Error(hard)] {
+    for response in [full_status(), full_slots(), Response::Logs(hard.clone()), Response::Done, Response::Error(hard)] {
         let line = serde_json::to_string(&response).expect("a line");
         assert!(!line.contains('\n'), "a response is one line");
         assert_eq!(serde_json::from_str::<Response>(&line).ok(), Some(response));
@@ -79,7 +100,7 @@ fn responses_come_back_as_they_went() {
 fn the_longest_response_fits_into_a_line() {
     // A ring of the longest kind that a service file can ask for, full of what is longest in JSON.
     let ring = Response::Logs("\u{1}".repeat(128 * 1024));
-    for response in [full_status(), ring] {
+    for response in [full_status(), full_slots(), ring] {
         let line = serde_json::to_string(&response).expect("a line");
         assert!(line.len() < MAX_LINE_BYTES, "{} bytes", line.len());
     }

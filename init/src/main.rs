@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 mod block;
+mod boot_state;
 mod cgroup;
 mod child;
 mod config;
@@ -17,11 +18,14 @@ mod network;
 mod notify;
 mod poller;
 mod probe;
+mod pstore;
 mod services;
 mod shutdown;
 mod supervisor;
 mod sys;
 mod sysctl;
+mod vitals;
+mod watchdog;
 
 use std::fs;
 use std::path::Path;
@@ -32,6 +36,7 @@ use perigee_core::service::GraphError;
 use rustix::process::{Resource, Rlimit, getpid, setrlimit};
 use rustix::system::{RebootCommand, reboot, sethostname};
 
+use boot_state::BootState;
 use config::Config;
 use control::Control;
 use data::Data;
@@ -43,6 +48,7 @@ use poller::{Poller, Source};
 use services::Services;
 use shutdown::Goal;
 use supervisor::{Identity, Supervisor};
+use vitals::Vitals;
 
 /// Open files: what services and containers may raise theirs to (the kernel's own bound, fs.nr_open).
 const MOST_FILES: u64 = 1 << 20;
@@ -112,6 +118,8 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     let haste = Haste::begin();
     // The console is a file of /dev.
     logs.open_console();
+    // Nothing before this takes long enough for the loader's window.
+    let device = watchdog::Device::open(&mut logs);
     let version = line("/usr/share/perigee/version");
     logs.event(format_args!("init=started version={version}"));
     laps.lap("mounts");
@@ -151,7 +159,14 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
         logs.event(format_args!("log_writer=none error=\"{error}\""));
     }
     laps.lap("data");
+    let command_line = line("/proc/cmdline");
+    let mut boot_state = BootState::read(&command_line, &mut logs);
+    if let Some(boot_state) = &mut boot_state {
+        pstore::explain(boot_state, &mut logs);
+    }
+    laps.lap("boot_state");
     logs.event(format_args!("init=set-up{}", laps.text));
+    let vitals = Vitals::new(device, boot_state.as_ref().map(BootState::slot), &command_line, sys::now());
     let identity = Identity { node, version, boot_id: line("/proc/sys/kernel/random/boot_id"), started };
     Ok(Supervisor {
         poller,
@@ -162,6 +177,8 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
         notify,
         control,
         data,
+        boot_state,
+        vitals,
         identity,
         shutdown: None,
         storage: None,

@@ -3,12 +3,16 @@
 use std::path::Path;
 use std::time::Duration;
 
-use perigee_core::control::{Fault, Request, Response, Status};
+use perigee_core::control::{Fault, Request, Response, Slots, Status};
+use perigee_core::reset::{Cause, Rung, Tried, climb};
 use perigee_core::service::{Event, Exit, Id};
+use perigee_core::slot::{Slot, Standing, State};
+use perigee_core::watchdog::{Order, Vital};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use rustix::system::{RebootCommand, reboot};
 
+use crate::boot_state::BootState;
 use crate::control::Control;
 use crate::data::{self, Data, Health};
 use crate::haste::Haste;
@@ -20,6 +24,7 @@ use crate::services::Services;
 use crate::shutdown::{self, Goal, Phase, Shutdown};
 use crate::sys;
 use crate::sys::signals::{self, Heard};
+use crate::vitals::Vitals;
 
 /// Between two looks at the data partition and at what was dropped.
 const WATCH_PERIOD: Duration = Duration::from_secs(60);
@@ -30,6 +35,9 @@ const WRITER_PAUSE: Duration = Duration::from_secs(5);
 const MENDING_PAYS_AFTER: Duration = Duration::from_secs(15 * 60);
 /// While pods end, nothing tells of the last one.
 const SHUTDOWN_PERIOD: Duration = Duration::from_millis(50);
+/// On a kernel that was started by hand.
+const NO_BOOT_STATE: &str =
+    "this node was not started by the loader, or its boot state is lost: nothing is known of slots";
 /// Longest log in one answer: JSON makes six bytes of a control character.
 const MOST_LOG: usize = perigee_core::control::MAX_LINE_BYTES / 6 - 64;
 
@@ -63,6 +71,10 @@ pub struct Supervisor {
     pub control: Option<Control>,
     /// The data partition.
     pub data: Data,
+    /// What the next start depends on, where there is a loader.
+    pub boot_state: Option<BootState>,
+    /// What must hold for the watchdog to be stroked.
+    pub vitals: Vitals,
     /// Who this node is.
     pub identity: Identity,
     /// The way down, once it has begun.
@@ -105,7 +117,8 @@ impl Supervisor {
         let control = self.control.as_ref().and_then(Control::deadline);
         let network = self.network.as_ref().and_then(Network::deadline);
         let haste = self.haste.as_ref().map(Haste::deadline);
-        [self.services.deadline(), control, network, shutdown, haste, self.writer_at, Some(self.watch_at)]
+        let vitals = Some(self.vitals.deadline());
+        [self.services.deadline(), control, network, shutdown, haste, vitals, self.writer_at, Some(self.watch_at)]
             .into_iter()
             .flatten()
             .min()
@@ -118,8 +131,8 @@ impl Supervisor {
                 while let Some(heard) = signals::next(&self.signals) {
                     match heard {
                         Heard::Child => self.reap(now),
-                        Heard::Reboot => self.go_down(Goal::Reboot, "signal"),
-                        Heard::PowerOff => self.go_down(Goal::PowerOff, "signal"),
+                        Heard::Reboot => self.go_down(Goal::Reboot, Cause::Command, "signal"),
+                        Heard::PowerOff => self.go_down(Goal::PowerOff, Cause::Command, "signal"),
                     }
                 }
             }
@@ -155,6 +168,11 @@ impl Supervisor {
             }
             if self.storage == Some(pid) {
                 self.storage = None;
+            }
+            let good = exit(status) == Exit::Code(0);
+            self.vitals.writer_ended(pid, good, now);
+            if let Some(boot_state) = &mut self.boot_state {
+                boot_state.writer_ended(pid, good, &mut self.logs);
             }
         }
         self.services.look_for_empty(now, &self.poller, &mut self.logs);
@@ -194,17 +212,36 @@ impl Supervisor {
             Request::Restart { service } => self.wish(&service, Event::Restart),
             Request::Fault { service, fault } => self.fault(&service, fault),
             Request::Reboot => {
-                self.go_down(Goal::Reboot, "request");
+                self.go_down(Goal::Reboot, Cause::Command, "request");
                 Response::Done
             }
+            Request::Slots => match &self.boot_state {
+                Some(boot_state) => Response::Slots(Slots::of(boot_state.state(), boot_state.slot())),
+                None => Response::Error(NO_BOOT_STATE.to_owned()),
+            },
+            Request::RebootInto { slot } => self.reboot_into(&slot),
             Request::PowerOff => {
-                self.go_down(Goal::PowerOff, "request");
+                self.go_down(Goal::PowerOff, Cause::Command, "request");
                 Response::Done
             }
             Request::Processes | Request::Inspect => {
                 Response::Error("PID 1 does not know; ask the agent (/run/perigee/agent.sock)".to_owned())
             }
         }
+    }
+
+    fn reboot_into(&mut self, name: &str) -> Response {
+        let Some(boot_state) = &mut self.boot_state else { return Response::Error(NO_BOOT_STATE.to_owned()) };
+        let Some(slot) = Slot::ALL.into_iter().find(|slot| slot.name() == name) else {
+            let known = Slot::ALL.map(Slot::name).join(", ");
+            return Response::Error(format!("`{name}` is no slot; expected one of: {known}"));
+        };
+        if boot_state.state().standing(slot) == Standing::Empty {
+            return Response::Error(format!("{name} is empty; `slots` tells which have an image"));
+        }
+        boot_state.change(&mut self.logs, |state| state.once = Some(slot));
+        self.go_down(Goal::Reboot, Cause::Command, &format!("reboot into {name}"));
+        Response::Done
     }
 
     fn wish(&mut self, service: &str, wish: impl FnOnce(Id) -> Event) -> Response {
@@ -255,6 +292,9 @@ impl Supervisor {
                 self.writer_at = Some(now + WRITER_PAUSE);
             }
         }
+        while let Some(order) = self.vitals.tick(now, &self.services) {
+            self.obey(order);
+        }
         if let Some(haste) = self.haste.take_if(|haste| self.services.all_ready() || haste.deadline() <= now) {
             haste.end();
         }
@@ -265,7 +305,19 @@ impl Supervisor {
         self.advance_shutdown(now);
     }
 
+    /// Nobody told golden what to do for as long as it waits for that: the others get another try.
+    fn leave_golden(&mut self, now: Duration) {
+        let Some(boot_state) = &mut self.boot_state else { return };
+        if boot_state.slot() == Slot::Golden && now >= boot_state.state().golden_stay() {
+            boot_state.change(&mut self.logs, State::retry);
+            self.go_down(Goal::Reboot, Cause::Command, "golden has waited long enough");
+        }
+    }
+
     fn watch(&mut self, now: Duration) {
+        if self.shutdown.is_none() {
+            self.leave_golden(now);
+        }
         let dropped = self.logs.take_dropped();
         if dropped > 0 {
             self.logs.event(format_args!("logs=dropped pieces={dropped}"));
@@ -273,15 +325,52 @@ impl Supervisor {
         if self.shutdown.is_none() && self.data.watch(&mut self.logs) == Health::ReadOnly {
             self.logs.event(format_args!("data=read-only reason=\"the kernel found an error in it\""));
             if now >= MENDING_PAYS_AFTER {
-                self.go_down(Goal::Reboot, "data");
+                self.go_down(Goal::Reboot, Cause::Vital(Vital::Data), "the kernel found an error in data");
             }
         }
     }
 
-    fn go_down(&mut self, goal: Goal, reason: &str) {
+    /// Does what the vitals ask for.
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Confirm => {
+                let Some(boot_state) = &mut self.boot_state else { return };
+                let slot = boot_state.slot();
+                self.logs.event(format_args!("slot={} state=confirmed", slot.name()));
+                boot_state.change(&mut self.logs, |state| state.confirm(slot));
+            }
+            Order::RestartGroup(vital) => {
+                self.logs.event(format_args!("vital={vital} state=lost rung={:?}", Rung::Group));
+                let id = vital.service().and_then(|name| self.services.find(name));
+                for id in id.map(|id| self.services.group(id)).unwrap_or_default() {
+                    self.tell(Event::Restart(id));
+                }
+            }
+            Order::Reboot(vital) => {
+                let rung = self.boot_state.as_ref().map_or(Rung::Reboot, |state| climb(Tried::Group, state.state()));
+                self.logs.event(format_args!("vital={vital} state=lost rung={rung:?}"));
+                let words = self.last_words(vital);
+                self.go_down(Goal::Reboot, Cause::Vital(vital), &words);
+            }
+        }
+    }
+
+    /// What the service of a vital said last.
+    fn last_words(&self, vital: Vital) -> String {
+        let id = vital.service().and_then(|name| self.services.find(name));
+        id.map_or_else(String::new, |id| self.logs.last_line(id))
+    }
+
+    fn go_down(&mut self, goal: Goal, cause: Cause, words: &str) {
         if self.shutdown.is_none() {
-            self.logs.event(format_args!("shutdown={goal:?} reason={reason}"));
-            self.shutdown = Some(Shutdown::new(goal, sys::now()));
+            let now = sys::now();
+            self.logs.event(format_args!("shutdown={goal:?} cause={cause} reason=\"{words}\""));
+            self.shutdown = Some(Shutdown::new(goal, now));
+            self.vitals.end(now);
+            let uptime_s = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+            if let Some(boot_state) = &mut self.boot_state {
+                boot_state.change(&mut self.logs, |state: &mut State| state.end(cause, uptime_s, words));
+            }
             self.tell(Event::Shutdown);
         }
     }
@@ -292,7 +381,7 @@ impl Supervisor {
             Phase::Services => self.services.is_down(),
             Phase::Pods => shutdown::pods_are_gone(),
             Phase::Remains => shutdown::remains_are_gone(),
-            Phase::Storage => self.storage.is_none(),
+            Phase::Storage => self.storage.is_none() && self.boot_state.as_ref().is_none_or(BootState::is_written),
             Phase::Over => return,
         };
         let Some(phase) = shutdown.advance(now, done) else { return };

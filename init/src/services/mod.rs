@@ -82,6 +82,16 @@ impl Services {
         self.graph.find(name)
     }
 
+    /// Where the service of that name is, if this node has it.
+    pub fn state(&self, name: &str) -> Option<ServiceState> {
+        self.graph.find(name).map(|id| self.graph.state(id))
+    }
+
+    /// A service, and all that come after it.
+    pub fn group(&self, id: Id) -> Vec<Id> {
+        self.graph.group(id)
+    }
+
     /// When [`Self::tick`] has something to do.
     pub fn deadline(&self) -> Option<Duration> {
         [self.graph.deadline(), self.probes.deadline()].into_iter().flatten().min()

@@ -5,6 +5,7 @@
 pub mod ext4;
 pub mod process;
 pub mod signals;
+pub mod watchdog;
 
 use std::time::Duration;
 
