@@ -1,4 +1,5 @@
-//! The node's voice: PID 1's knowledge and the agent's own, over a unix socket and over mutual TLS; and the manifests.
+//! The node's voice: PID 1's knowledge and the agent's own, over a unix socket and over mutual TLS; the manifests; the
+//! scrubber.
 //!
 //! It may die at any time: PID 1 starts it again and nothing else notices. It keeps no state.
 #![forbid(unsafe_code)]
@@ -9,6 +10,7 @@ pub mod lines;
 pub mod log;
 pub mod node;
 pub mod processes;
+pub mod scrub;
 pub mod server;
 pub mod tls;
 

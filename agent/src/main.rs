@@ -1,12 +1,14 @@
 //! The agent's program: where things are on the node, and the order in which they come up.
 #![forbid(unsafe_code)]
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ed25519_dalek::VerifyingKey;
 use perigee_agent::addons::{self, Addons};
 use perigee_agent::node::Node;
 use perigee_agent::server::{self, Gate};
@@ -64,6 +66,14 @@ async fn run() -> Result<(), Error> {
     tokio::spawn(server::serve_tls(command, tls, Gate::new(), node.clone()));
     event!("listening address={address} socket={SOCKET}");
 
+    match slot_key(&config.join("slot.pub")) {
+        Some(key) => {
+            let node = node.clone();
+            tokio::spawn(async move { node.scrubber.keep(key, begin()).await });
+        }
+        None => event!("scrub=none reason=\"no key of who signs slots in {}\"", config.display()),
+    }
+
     let addons = Addons {
         config: config.to_owned(),
         manifests: "/usr/share/perigee/manifests.json".into(),
@@ -80,6 +90,19 @@ async fn run() -> Result<(), Error> {
             Ok(())
         }
     }
+}
+
+/// Who signs slots.
+fn slot_key(path: &Path) -> Option<VerifyingKey> {
+    let bytes = fs::read(path).ok()?;
+    VerifyingKey::from_bytes(bytes.as_slice().try_into().ok()?).ok()
+}
+
+/// Where the first scrub of this boot begins: the kernel's boot id is another number each time.
+fn begin() -> u64 {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    u64::from_str_radix(&digits, 16).unwrap_or(0)
 }
 
 /// Says that the agent is ready, and then that its event loop still turns.

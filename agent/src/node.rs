@@ -10,6 +10,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
+use crate::scrub::Scrubber;
 use crate::{facts, lines, processes};
 
 /// PID 1 answers from memory; longer than this it is not well, and the client should hear so.
@@ -25,6 +26,8 @@ pub struct Node {
     pub init_socket: PathBuf,
     /// The root file system, for [`Request::Inspect`].
     pub root: PathBuf,
+    /// Reads the slots.
+    pub scrubber: Scrubber,
     /// A place for every answer on its way.
     answers: Semaphore,
 }
@@ -33,7 +36,7 @@ impl Node {
     /// A node whose parts are there.
     #[must_use]
     pub fn new(init_socket: PathBuf, root: PathBuf) -> Self {
-        Self { init_socket, root, answers: Semaphore::new(MAX_ANSWERS as usize) }
+        Self { init_socket, root, scrubber: Scrubber::default(), answers: Semaphore::new(MAX_ANSWERS as usize) }
     }
 
     /// Held from a request's end to its answer's; `None` when there is no time for another.
@@ -56,6 +59,11 @@ impl Node {
             Request::Inspect => {
                 let root = self.root.clone();
                 line(&look(move || facts::read(&root).map(Response::Inspect)).await)
+            }
+            Request::Scrubs => line(&Response::Scrubs(self.scrubber.report())),
+            Request::Scrub => {
+                self.scrubber.hurry();
+                line(&Response::Done)
             }
             request => self.relay(&request).await.unwrap_or_else(|error| {
                 let socket = self.init_socket.display();

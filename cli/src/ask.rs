@@ -58,6 +58,17 @@ pub struct RebootArgs {
     pub at: At,
 }
 
+/// Whose slots are read, and when.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct ScrubArgs {
+    /// Do not wait for the schedule: read every block of every slot now.
+    #[arg(long)]
+    pub now: bool,
+    /// Which node.
+    #[command(flatten)]
+    pub at: At,
+}
+
 /// [`Fault`] as a word on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FaultKind {
@@ -154,6 +165,18 @@ pub fn resets(at: &At) -> Result<String> {
     if at.json { json(&slots.resets) } else { Ok(show::resets(&slots)) }
 }
 
+/// What reading its slots has found, or has them read.
+pub fn scrub(args: &ScrubArgs) -> Result<String> {
+    if args.now {
+        return command(&args.at, &Request::Scrub, "all slots are read now; `perigee scrub` shows what is found");
+    }
+    match ask(&args.at, &Request::Scrubs)? {
+        Response::Scrubs(scrubs) if args.at.json => json(&scrubs),
+        Response::Scrubs(scrubs) => Ok(show::scrubs(&scrubs)),
+        other => unexpected(&other),
+    }
+}
+
 /// Reboots in order.
 pub fn reboot(args: &RebootArgs) -> Result<String> {
     match &args.into {
@@ -188,7 +211,6 @@ fn ask_status(at: &At) -> Result<Status> {
 fn ask_slots(at: &At) -> Result<Slots> {
     match ask(at, &Request::Slots)? {
         Response::Slots(slots) => Ok(slots),
-        Response::Error(error) => bail!(error),
         other => unexpected(&other),
     }
 }

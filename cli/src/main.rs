@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use perigee::ask::{self, At, FaultArgs, Named, RebootArgs};
+use perigee::ask::{self, At, FaultArgs, Named, RebootArgs, ScrubArgs};
 use perigee::{build, run};
 
 /// Builds, runs and looks into Kubernetes nodes that nobody can touch.
@@ -52,6 +52,9 @@ enum Verb {
     /// How the last starts ended: cause, last words
     #[command(after_help = "Example: perigee resets --json")]
     Resets(At),
+    /// What reading the slots' blocks has found and mended
+    #[command(after_help = "Example: perigee scrub --now")]
+    Scrub(ScrubArgs),
     /// End a service and start it again
     #[command(after_help = "Example: perigee restart etcd")]
     Restart(Named),
@@ -109,6 +112,7 @@ fn act(verb: &Verb) -> Result<String> {
         Verb::Fault(args) => ask::fault(args),
         Verb::Slots(at) => ask::slots(at),
         Verb::Resets(at) => ask::resets(at),
+        Verb::Scrub(args) => ask::scrub(args),
         Verb::Reboot(args) => ask::reboot(args),
         Verb::PowerOff(at) => ask::power_off(at),
     }

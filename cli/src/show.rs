@@ -6,7 +6,7 @@ mod unit;
 
 use std::fmt::Write as _;
 
-use perigee_core::control::{DataOrigin, ServiceState, Slots, Status};
+use perigee_core::control::{DataOrigin, Scrubs, ServiceState, SlotScrub, Slots, Status};
 use perigee_core::inspect::{Inspection, Processes};
 
 pub use self::chart::{stages, timeline};
@@ -86,6 +86,24 @@ pub fn slots(slots: &Slots) -> String {
     let rounds =
         if slots.rounds > 0 { format!("; all slots had lost all tries {} times", slots.rounds) } else { String::new() };
     format!("{} runs, start {}; {next}{rounds}\n\n{table}", slots.running, slots.starts)
+}
+
+/// What reading the slots has found.
+pub fn scrubs(scrubs: &Scrubs) -> String {
+    let mut table = Table::new(&[
+        ("SLOT", Align::Left),
+        ("BLOCKS READ", Align::Right),
+        ("CORRECTED", Align::Right),
+        ("COPIED", Align::Right),
+        ("LOST", Align::Right),
+    ]);
+    for SlotScrub { name, has_image, read, corrected, copied, lost } in &scrubs.slots {
+        let count = |count: &u64| if *has_image { count.to_string() } else { "no image".to_owned() };
+        table.row([name.clone(), count(read), count(corrected), count(copied), count(lost)]);
+    }
+    let now =
+        scrubs.reading.as_ref().map_or_else(|| "nothing is read now".to_owned(), |slot| format!("{slot} is read now"));
+    format!("{} whole rounds since the agent's start; {now}\n\n{table}", scrubs.rounds)
 }
 
 /// One line per end, the newest last.
@@ -300,6 +318,30 @@ START  SLOT    CAUSE             AFTER  LAST WORDS
         (state.once, state.rounds) = (Some(Slot::B), 4);
         let text = slots(&Slots::of(&state, Slot::A));
         assert!(text.contains("next slot-b, once, then slot-a; all slots had lost all tries 4 times"), "{text}");
+    }
+
+    #[test]
+    fn a_slot_without_an_image_has_no_counts() {
+        let slot = |name: &str, has_image| SlotScrub {
+            name: name.into(),
+            has_image,
+            read: 68_000,
+            corrected: 3,
+            ..SlotScrub::default()
+        };
+        let found = Scrubs {
+            rounds: 1,
+            reading: Some("slot-b".into()),
+            slots: vec![slot("slot-a", true), slot("golden", false)],
+        };
+        let expected = "\
+1 whole rounds since the agent's start; slot-b is read now
+
+SLOT    BLOCKS READ  CORRECTED    COPIED      LOST
+slot-a        68000          3         0         0
+golden     no image   no image  no image  no image
+";
+        assert_eq!(scrubs(&found), expected);
     }
 
     #[test]

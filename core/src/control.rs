@@ -19,6 +19,9 @@ pub const MAX_REQUEST_BYTES: usize = 4 * 1024;
 /// Longest response line: all services' status, or one log ring in JSON.
 pub const MAX_LINE_BYTES: usize = 1024 * 1024;
 
+/// PID 1 itself, where a service is named: it has a log, and drills.
+pub const INIT: &str = "init";
+
 /// What can be asked of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
@@ -45,7 +48,8 @@ pub enum Request {
         /// Which.
         service: String,
     },
-    /// A drill: do to a service what space does to it. PID 1 acts on it and knows nothing of it.
+    /// A drill: do to a service what space does to it. PID 1 acts on it and knows nothing of it. With [`INIT`] PID 1 ends,
+    /// or hangs, and does not answer.
     Fault {
         /// Which.
         service: String,
@@ -54,6 +58,10 @@ pub enum Request {
     },
     /// Slots and how the last starts ended.
     Slots,
+    /// Read every block of every slot now, without pauses; the agent answers, PID 1 refuses.
+    Scrub,
+    /// What reading the slots has found; the agent answers, PID 1 refuses.
+    Scrubs,
     /// Orderly reboot.
     Reboot,
     /// Orderly reboot into a slot, once.
@@ -72,7 +80,7 @@ pub enum Request {
 impl Request {
     /// Whether asking twice does no more than asking once.
     pub const fn is_question(&self) -> bool {
-        matches!(self, Self::Status | Self::Logs { .. } | Self::Slots | Self::Processes | Self::Inspect)
+        matches!(self, Self::Status | Self::Logs { .. } | Self::Slots | Self::Scrubs | Self::Processes | Self::Inspect)
     }
 }
 
@@ -98,6 +106,8 @@ pub enum Response {
     Logs(String),
     /// To [`Request::Slots`].
     Slots(Slots),
+    /// To [`Request::Scrubs`].
+    Scrubs(Scrubs),
     /// To [`Request::Processes`].
     Processes(Processes),
     /// To [`Request::Inspect`].
@@ -230,6 +240,34 @@ impl Slots {
             resets: state.ledger.entries().map(reset).collect(),
         }
     }
+}
+
+/// What reading the slots' blocks has found since the agent's start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrubs {
+    /// Rounds over all slots that came to their end.
+    pub rounds: u32,
+    /// The slot that is being read.
+    pub reading: Option<String>,
+    /// All that could be read, in the order of the disk.
+    pub slots: Vec<SlotScrub>,
+}
+
+/// One slot's blocks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotScrub {
+    /// Its partition's name.
+    pub name: String,
+    /// Whether it has an image, or what was one, that its blocks can be checked against.
+    pub has_image: bool,
+    /// Blocks that were read.
+    pub read: u64,
+    /// Of them: wrong, and written anew from what the slot itself has.
+    pub corrected: u64,
+    /// Wrong, and written anew from the other slot.
+    pub copied: u64,
+    /// Wrong, and nothing has what they should be.
+    pub lost: u64,
 }
 
 /// One service.

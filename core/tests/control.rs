@@ -26,6 +26,8 @@ fn requests() -> Vec<(Request, &'static str)> {
             r#"{"verb":"fault","service":"etcd","fault":"freeze"}"#,
         ),
         (Request::Slots, r#"{"verb":"slots"}"#),
+        (Request::Scrub, r#"{"verb":"scrub"}"#),
+        (Request::Scrubs, r#"{"verb":"scrubs"}"#),
         (Request::Reboot, r#"{"verb":"reboot"}"#),
         (Request::RebootInto { slot: "slot-b".to_owned() }, r#"{"verb":"reboot-into","slot":"slot-b"}"#),
         (Request::PowerOff, r#"{"verb":"power-off"}"#),
@@ -74,7 +76,7 @@ fn full_slots() -> Response {
 #[test]
 fn commands_are_told_from_questions() {
     let commands: Vec<_> = requests().into_iter().filter(|(request, _)| !request.is_question()).collect();
-    assert_eq!(commands.len(), 7, "{commands:?}");
+    assert_eq!(commands.len(), 8, "{commands:?}");
 }
 
 #[test]

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
-use perigee_core::control::{Fault, Request, Response, Slots, Status};
+use perigee_core::control::{Fault, INIT, Request, Response, Slots, Status};
 use perigee_core::reset::{Cause, Rung, Tried, climb};
 use perigee_core::service::{Event, Exit, Id};
 use perigee_core::slot::{Slot, Standing, State};
-use perigee_core::watchdog::{Order, Vital};
+use perigee_core::watchdog::{Order, Vital, WINDOW};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use rustix::system::{RebootCommand, reboot};
@@ -224,7 +224,7 @@ impl Supervisor {
                 self.go_down(Goal::PowerOff, Cause::Command, "request");
                 Response::Done
             }
-            Request::Processes | Request::Inspect => {
+            Request::Scrub | Request::Scrubs | Request::Processes | Request::Inspect => {
                 Response::Error("PID 1 does not know; ask the agent (/run/perigee/agent.sock)".to_owned())
             }
         }
@@ -253,6 +253,13 @@ impl Supervisor {
     }
 
     fn fault(&mut self, service: &str, fault: Fault) -> Response {
+        if service == INIT {
+            self.logs.event(format_args!("drill={fault:?} of=init"));
+            match fault {
+                Fault::Kill => std::process::abort(),
+                Fault::Stop | Fault::Freeze => hang(),
+            }
+        }
         let Some(id) = self.services.find(service) else { return unknown(service) };
         self.logs.event(format_args!("service={service} drill={fault:?}"));
         match self.services.fault(id, fault) {
@@ -408,6 +415,13 @@ pub fn end(goal: Goal) -> rustix::io::Errno {
     match reboot(command) {
         Ok(()) => rustix::io::Errno::INVAL,
         Err(error) => error,
+    }
+}
+
+/// What the watchdog is for.
+fn hang() -> ! {
+    loop {
+        std::thread::sleep(WINDOW);
     }
 }
 

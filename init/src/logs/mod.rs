@@ -8,6 +8,7 @@ use std::fmt::{Arguments, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use perigee_core::control::INIT;
 use perigee_core::service::Id;
 use perigee_core::spec::Log;
 use rustix::fs::{Mode, OFlags};
@@ -17,8 +18,6 @@ use rustix::process::Pid;
 use crate::sys;
 use ring::Ring;
 
-/// PID 1's name among the services' logs.
-pub const INIT: &str = "init";
 /// Read from a service's output at once: a pipe's page, so that a chatty one cannot keep PID 1 from the others.
 pub const CHUNK: usize = 4096;
 /// PID 1's own log: about a thousand events, which is days of a healthy node and an hour of a sick one.

@@ -1,0 +1,236 @@
+//! The scrubber: reads every block of every slot on a schedule, and has what is wrong written anew.
+//!
+//! What is right and what it is mended from [`perigee_core::slot::scrub`] decides; here are the devices and the time.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek as _, SeekFrom};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ed25519_dalek::VerifyingKey;
+use perigee_core::control::{Scrubs, SlotScrub};
+use perigee_core::slot::Slot;
+use perigee_core::slot::header::BLOCK_BYTES;
+use perigee_core::slot::scrub::{Blocks, Scrub, Tally, headers};
+use perigee_core::slot::verity::Block;
+use perigee_core::uevent;
+use rustix::fs::{Advice, OFlags};
+use tokio::sync::Notify;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+use crate::event;
+
+/// Between two steps of half a mebibyte: a round over all slots takes less than three hours and no more than a
+/// hundredth of a slow processor.
+const STEP_PAUSE: Duration = Duration::from_secs(5);
+/// Before the first round: a node that starts has better things to read.
+const FIRST_PAUSE: Duration = Duration::from_secs(600);
+/// Between two rounds. A day's flips are far below what the error correction takes.
+const ROUND_PAUSE: Duration = Duration::from_secs(24 * 3600);
+
+/// What is known so far, and a way to ask for more.
+#[derive(Debug, Default)]
+pub struct Scrubber {
+    report: Mutex<Scrubs>,
+    hurry: Notify,
+}
+
+/// One slot's scrub on its way.
+struct Work {
+    slot: Partition,
+    twin: Option<Partition>,
+    scrub: Scrub,
+}
+
+impl Scrubber {
+    /// What was found so far.
+    pub fn report(&self) -> Scrubs {
+        self.lock().clone()
+    }
+
+    /// Reads the rest of this round without pauses; where there is a pause between two rounds, the next one.
+    pub fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    /// Reads the slots for ever. `key` is who signs them; `begin`, any number, says where the first round begins: a node
+    /// that is never up for long still reaches all of them.
+    pub async fn keep(&self, key: VerifyingKey, begin: u64) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let mut hurried = self.pause(pause).await;
+            for turn in 0..Slot::ALL.len() {
+                let slot = Slot::ALL[(begin as usize).wrapping_add(turn) % Slot::ALL.len()];
+                self.lock().reading = Some(slot.name().to_owned());
+                hurried = self.read(slot, key, begin / Slot::ALL.len() as u64, hurried).await;
+            }
+            let mut report = self.lock();
+            report.reading = None;
+            report.rounds = report.rounds.saturating_add(1);
+            pause = ROUND_PAUSE;
+        }
+    }
+
+    /// Waits; gives whether somebody does not want to.
+    async fn pause(&self, pause: Duration) -> bool {
+        tokio::select! {
+            () = self.hurry.notified() => true,
+            () = sleep(pause) => false,
+        }
+    }
+
+    async fn read(&self, slot: Slot, key: VerifyingKey, begin: u64, mut hurried: bool) -> bool {
+        let opened = spawn_blocking(move || open(slot, &key, begin)).await.ok().flatten();
+        let Some((mut work, mut seen)) = opened else {
+            self.count(slot, false, Tally::default());
+            return hurried;
+        };
+        self.count(slot, true, seen);
+        seen = Tally::default();
+        loop {
+            let stepped = spawn_blocking(move || {
+                let more = work.scrub.step(&mut work.slot, work.twin.as_mut());
+                (work, more)
+            });
+            let Ok((back, more)) = stepped.await else { return hurried };
+            work = back;
+            let tally = work.scrub.tally();
+            self.count(slot, true, tally.since(&seen));
+            seen = tally;
+            if !more {
+                return hurried;
+            }
+            if !hurried {
+                hurried = self.pause(STEP_PAUSE).await;
+            }
+        }
+    }
+
+    /// Adds what a step has seen.
+    fn count(&self, slot: Slot, has_image: bool, tally: Tally) {
+        if tally.wrong() > 0 {
+            let Tally { corrected, copied, lost, .. } = tally;
+            event!("scrub slot={} corrected={corrected} copied={copied} lost={lost}", slot.name());
+        }
+        let mut report = self.lock();
+        let place = match report.slots.iter().position(|known| known.name == slot.name()) {
+            Some(place) => place,
+            None => {
+                report.slots.push(SlotScrub { name: slot.name().to_owned(), ..SlotScrub::default() });
+                report.slots.len() - 1
+            }
+        };
+        let known = &mut report.slots[place];
+        known.has_image = has_image;
+        known.read += tally.read;
+        known.corrected += tally.corrected;
+        known.copied += tally.copied;
+        known.lost += tally.lost;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Scrubs> {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A slot that has an image, its twin, and what its headers' scrub has seen.
+fn open(slot: Slot, key: &VerifyingKey, begin: u64) -> Option<(Work, Tally)> {
+    let twin = match slot {
+        Slot::A => Some(Slot::B),
+        Slot::B => Some(Slot::A),
+        Slot::Golden => None,
+    };
+    let open = |slot: Slot| {
+        let device = device(slot.name())?;
+        let opened = Partition::open(&device);
+        opened.inspect_err(|error| event!("scrub slot={} error={:?}", slot.name(), error.to_string())).ok()
+    };
+    let mut slot = open(slot)?;
+    let mut twin = twin.and_then(open);
+    let mut tally = Tally::default();
+    let layout = headers(&mut slot, twin.as_mut(), key, &mut tally)?;
+    Some((Work { slot, twin, scrub: Scrub::new(layout, begin) }, tally))
+}
+
+/// The device of the partition `name`.
+fn device(name: &str) -> Option<PathBuf> {
+    let uevents = fs::read_dir("/sys/class/block").ok()?;
+    let uevents = uevents.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("uevent")).ok());
+    let found = uevents.filter_map(|uevent| {
+        let (found, device) = uevent::partition(&uevent)?;
+        (found == name).then(|| Path::new("/dev").join(device))
+    });
+    // Of two, the one that PID 1 takes.
+    found.min()
+}
+
+/// A slot's partition, read from the medium each time: what is in memory may be right when the medium is not.
+struct Partition {
+    file: File,
+    blocks: u64,
+}
+
+impl Partition {
+    fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlags::DSYNC.bits().cast_signed();
+        let mut file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
+        let blocks = file.seek(SeekFrom::End(0))? / BLOCK_BYTES as u64;
+        Ok(Self { file, blocks })
+    }
+}
+
+impl Blocks for Partition {
+    fn count(&self) -> u64 {
+        self.blocks
+    }
+
+    fn read(&mut self, block: u64, into: &mut [u8]) -> bool {
+        let offset = block * BLOCK_BYTES as u64;
+        let length = std::num::NonZero::new(into.len() as u64);
+        // Before: what is in memory is not the medium. After: nobody else reads it from there.
+        let forget = || rustix::fs::fadvise(&self.file, offset, length, Advice::DontNeed);
+        let forgotten = forget().is_ok();
+        let read = self.file.read_exact_at(into, offset).is_ok();
+        let _memory_is_short_then = forget();
+        forgotten && read
+    }
+
+    fn write(&mut self, block: u64, bytes: &Block) -> bool {
+        self.file.write_all_at(bytes, block * BLOCK_BYTES as u64).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_is_read_and_written_by_blocks_and_not_beyond_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("slot");
+        fs::write(&path, [1; 3 * BLOCK_BYTES]).unwrap();
+        let mut partition = Partition::open(&path).unwrap();
+        assert_eq!(partition.count(), 3);
+        assert!(partition.write(1, &[2; BLOCK_BYTES]));
+        let mut found = [0; 2 * BLOCK_BYTES];
+        assert!(partition.read(1, &mut found));
+        assert!(found[..BLOCK_BYTES] == [2; BLOCK_BYTES] && found[BLOCK_BYTES..] == [1; BLOCK_BYTES]);
+        assert!(!partition.read(2, &mut found));
+    }
+
+    #[test]
+    fn counts_of_steps_add_up() {
+        let scrubber = Scrubber::default();
+        let step = Tally { read: 128, corrected: 1, ..Tally::default() };
+        scrubber.count(Slot::B, true, step);
+        scrubber.count(Slot::A, false, Tally::default());
+        scrubber.count(Slot::B, true, Tally { lost: 2, ..step });
+        let report = scrubber.report();
+        let [b, a] = report.slots.as_slice() else { panic!("{report:?}") };
+        assert_eq!((b.read, b.corrected, b.lost, b.has_image), (256, 2, 2, true));
+        assert_eq!((a.name.as_str(), a.has_image), ("slot-a", false));
+    }
+}
