@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use perigee::client::Client;
 use perigee::machines;
-use perigee_core::control::{Fault, Request, Response, ServiceState, ServiceStatus, Status};
+use perigee_core::control::{Fault, Request, Response, Scrubs, ServiceState, ServiceStatus, Slots, Status};
 use perigee_core::inspect::{Inspection, Processes};
 use perigee_image::build::{Arch, Ctx};
 use perigee_image::node::{self, Built};
@@ -61,11 +61,20 @@ impl Lab {
 
     /// A machine of the built mission for the test `name`, with `change` made to it, running.
     pub fn rig(&mut self, arch: Arch, name: &str, change: impl FnOnce(&mut Plan) -> Result<()>) -> Result<Rig> {
+        let mut rig = self.rig_off(arch, name, change)?;
+        for node in 0..rig.cluster.nodes().len() {
+            rig.cluster.power_on(node)?;
+        }
+        Ok(rig)
+    }
+
+    /// The same, switched off.
+    pub fn rig_off(&mut self, arch: Arch, name: &str, change: impl FnOnce(&mut Plan) -> Result<()>) -> Result<Rig> {
         let folder = self.folder(arch, name);
         let built = self.built(arch)?;
         let mut plan = machines::fresh(machines::plan(built, arch, Some(MEMORY_MIB)), folder)?;
         change(&mut plan)?;
-        Rig::start(plan, &built.pki)
+        Rig::off(plan, &built.pki)
     }
 
     /// A folder for the test `name`; it need not be there yet.
@@ -84,19 +93,10 @@ pub struct Rig {
 }
 
 impl Rig {
-    /// Starts the machines of `plan`, whose agents believe the operator's certificate in `pki`.
-    pub fn start(plan: Plan, pki: &Path) -> Result<Self> {
-        let nodes = plan.nodes.len();
-        Self::with(Cluster::start(plan)?, nodes, pki)
-    }
-
-    /// The machines of `plan`, none of them running.
+    /// The machines of `plan`, none of them running, whose agents believe the operator's certificate in `pki`.
     pub fn off(plan: Plan, pki: &Path) -> Result<Self> {
         let nodes = plan.nodes.len();
-        Self::with(Cluster::off(plan)?, nodes, pki)
-    }
-
-    fn with(cluster: Cluster, nodes: usize, pki: &Path) -> Result<Self> {
+        let cluster = Cluster::off(plan)?;
         let clients = (0..nodes).map(|node| Client::new(cluster.agent_port(node), pki)).collect::<Result<_>>()?;
         Ok(Self { cluster, clients })
     }
@@ -130,6 +130,22 @@ impl Rig {
         match self.ask(node, &Request::Status)? {
             Response::Status(status) => Ok(status),
             other => bail!("expected the node's status, got {other:?}"),
+        }
+    }
+
+    /// The first node's slots.
+    pub fn slots(&self) -> Result<Slots> {
+        match self.ask(0, &Request::Slots)? {
+            Response::Slots(slots) => Ok(slots),
+            other => bail!("expected the node's slots, got {other:?}"),
+        }
+    }
+
+    /// What reading the first node's slots has found.
+    pub fn scrubs(&self) -> Result<Scrubs> {
+        match self.ask(0, &Request::Scrubs)? {
+            Response::Scrubs(scrubs) => Ok(scrubs),
+            other => bail!("expected what scrubbing has found, got {other:?}"),
         }
     }
 

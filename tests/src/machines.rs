@@ -3,6 +3,7 @@
 mod boots;
 mod data;
 mod link;
+pub mod slots;
 mod storage;
 
 use anyhow::{Result, ensure};
@@ -30,6 +31,7 @@ pub fn steps(suite: &mut Suite, lab: &mut Lab) {
         suite.group(&name("link"), |checks| link::run(lab, arch, checks));
         suite.group(&name("data"), |checks| data::run(lab, arch, checks));
     }
+    suite.step("no-api-server-x86_64", || slots::confirmed_without_api_server(lab, Arch::X86_64));
     // The controller and its driver are the same on both; one of them is enough. An emulated card takes minutes, and
     // this step has not been seen to its end yet: it runs when it is asked for.
     if suite.asks_for("sd-card") {

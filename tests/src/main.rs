@@ -12,6 +12,7 @@ use crate::suite::Suite;
 
 mod bench;
 mod campaign;
+mod card;
 mod figures;
 mod host;
 mod lab;

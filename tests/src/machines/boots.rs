@@ -1,4 +1,5 @@
-//! A node from cold to an answering pod; then what it claims to be, its services killed, a reboot, a power-off.
+//! A node from cold to an answering pod, past a damaged slot; then what it claims to be, its services killed, the slot
+//! mended, a reboot into it, golden, a power-off.
 
 use anyhow::{Context, Result, ensure};
 use perigee_core::control::{Fault, Request, ServiceState};
@@ -6,6 +7,8 @@ use perigee_core::inspect::{Inspection, Processes};
 use perigee_image::build::Arch;
 use perigee_qemu::stage;
 
+use super::slots;
+use crate::card::Card;
 use crate::figures;
 use crate::lab::{ANSWER_TIMEOUT, Lab, Rig, SERVICES_TIMEOUT, service};
 use crate::suite::Checks;
@@ -20,19 +23,34 @@ const SEEDED_AT: &str = "2000-01-01T00:00:00Z";
 const REAP_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
+    // A bit of slot A's kernel is wrong.
+    let card = Card::new(lab, arch, "boots")?;
+    card.flip("slot-a", lab.built(arch)?.slot.kernel_offset() + 4096, 3)?;
     let mut rig = checks.check("pid-1", || {
-        let mut rig = lab.rig(arch, "boots", |_| Ok(()))?;
+        let mut rig = lab.rig(arch, "boots", |plan| {
+            plan.nodes[0].disk = card.path().to_owned();
+            Ok(())
+        })?;
         rig.cluster.machine(0)?.console().wait_for(0, stage::PID1, SERVICES_TIMEOUT)?;
         Ok(rig)
     })?;
     checks.check("services-ready", || rig.wait_services(0))?;
+    checks.check("other-slot", || slots::rejected(&rig.slots()?))?;
     checks.check("node-ready", || rig.wait_ready())?;
     checks.check("seeded", || seeded(&rig))?;
     checks.check("demo-answers", || rig.wait_answering())?;
     checks.check("is-what-it-claims", || is_what_it_claims(&rig.inspect()?))?;
     checks.check("own-memory", || own_memory(&rig.processes(0)?))?;
     killed(&mut rig, checks)?;
+    checks.check("confirmed", || slots::wait_confirmed(&mut rig, "slot-b"))?;
+    checks.check("scrubbed", || slots::scrub(&mut rig))?;
     checks.check("reboot-keeps-volumes", || reboot(&mut rig))?;
+    checks.check("mended-slot-runs", || {
+        let running = rig.slots()?.running;
+        ensure!(running == "slot-a", "{running} runs");
+        Ok(())
+    })?;
+    checks.check("golden-once", || slots::golden(&mut rig))?;
     checks.check("power-off", || rig.power_off())?;
     Ok(())
 }

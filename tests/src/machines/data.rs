@@ -2,21 +2,22 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use perigee_core::control::DataOrigin;
+use perigee_core::control::{DataOrigin, ServiceState};
 use perigee_image::build::Arch;
 use perigee_image::disk::{DISK_BYTES, layout};
 use perigee_image::gpt::{self, Guid, Partition};
-use perigee_qemu::disk;
 
-use crate::lab::{Lab, Rig};
+use crate::card::{Card, OWNER, partition};
+use crate::lab::{Lab, Rig, SERVICES_TIMEOUT, service};
 use crate::suite::Checks;
 
-/// Partitions' owner: here only their places matter, and those are the same on every disk.
-const OWNER: [&str; 2] = ["test", "damage"];
+const DATA: &str = "data";
+/// Services that write to data.
+const WRITERS: [&str; 2] = ["containerd", "etcd"];
 /// How much is copied at a time; chunks of zeros are left out.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Blocks left free, so that the files' own metadata has room: 1 MiB, well below what anything can work with.
@@ -46,87 +47,69 @@ impl Damage {
     }
 }
 
-/// Boots nodes with damaged data partitions: every service is ready, the node is Ready, and it says what it did.
+/// Boots nodes with damaged data partitions: each comes up, and says what it did.
 pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
-    let card = Card::new(lab, arch)?;
-    checks.check("mendable", || card.keep(card.life(lab, Damage::Mendable)?))?;
+    let card = Card::new(lab, arch, "data")?;
+    checks.check("mendable", || keep(&card, life(lab, arch, &card, Damage::Mendable)?))?;
     // A card fills up in use: images are imported by then, etcd has its logs, PID 1 its reserve.
-    checks.check("full", || card.life(lab, Damage::Full).map(drop))?;
-    let card = Card::new(lab, arch)?;
-    checks.check("corrupt", || card.life(lab, Damage::BeyondRepair).map(drop))?;
-    let card = Card::new(lab, arch)?;
-    checks.check("missing", || card.life(lab, Damage::Missing).map(drop))
+    checks.check("full", || life(lab, arch, &card, Damage::Full).map(drop))?;
+    let card = Card::new(lab, arch, "data")?;
+    checks.check("corrupt", || life(lab, arch, &card, Damage::BeyondRepair).map(drop))?;
+    let card = Card::new(lab, arch, "data")?;
+    checks.check("missing", || life(lab, arch, &card, Damage::Missing).map(drop))
 }
 
-/// A disk that things happen to between its node's lives.
-struct Card {
-    arch: Arch,
-    folder: PathBuf,
-    image: PathBuf,
-}
-
-impl Card {
-    /// As it was built.
-    fn new(lab: &mut Lab, arch: Arch) -> Result<Self> {
-        let folder = lab.folder(arch, "data");
-        fs::create_dir_all(&folder)?;
-        let image = folder.join("damaged.img");
-        disk::copy(&lab.built(arch)?.nodes[0].disk, &image)?;
-        Ok(Self { arch, folder, image })
-    }
-
-    /// Damages it, and lets a node live on a copy of it until that is Ready.
-    fn life(&self, lab: &mut Lab, damage: Damage) -> Result<Rig> {
-        let Self { arch, folder, image } = self;
-        apply(damage, image, folder).with_context(|| format!("damage {}", image.display()))?;
-        let mut rig = lab.rig(*arch, "data", |plan| {
-            plan.nodes[0].disk.clone_from(image);
-            if damage == Damage::Missing {
-                // Everything that would be on the card is in memory.
-                plan.nodes[0].memory_mib *= 2;
-            }
-            Ok(())
-        })?;
-        let status = rig.wait_services(0)?;
-        let origin = status.data.origin;
-        ensure!(origin == damage.expected(), "expected {:?}, the node says {:?}", damage.expected(), status.data);
+/// Damages the card, and lets a node live on a copy of it until that is up.
+fn life(lab: &mut Lab, arch: Arch, card: &Card, damage: Damage) -> Result<Rig> {
+    apply(damage, card).with_context(|| format!("damage {}", card.path().display()))?;
+    let mut rig = lab.rig(arch, "data", |plan| {
+        plan.nodes[0].disk = card.path().to_owned();
+        if damage == Damage::Missing {
+            // Everything that would be on the card is in memory.
+            plan.nodes[0].memory_mib *= 2;
+        }
+        Ok(())
+    })?;
+    let status = rig.wait("what writes to data is ready", SERVICES_TIMEOUT, |rig| {
+        let status = rig.status(0)?;
+        for name in WRITERS {
+            let now = service(&status, name)?;
+            ensure!(now.state == ServiceState::Ready, "{now:?}");
+        }
+        Ok(status)
+    })?;
+    let origin = status.data.origin;
+    ensure!(origin == damage.expected(), "expected {:?}, the node says {:?}", damage.expected(), status.data);
+    // What stands on those is the same whatever has happened: the worst, once, is enough.
+    if arch == Arch::X86_64 && damage == Damage::BeyondRepair {
+        rig.wait_services(0)?;
         rig.wait_ready()?;
-        Ok(rig)
     }
-
-    /// Ends a life in order, and has the card as that left it.
-    fn keep(&self, mut rig: Rig) -> Result<()> {
-        rig.power_off()?;
-        let after = self.image.with_extension("after");
-        rig.cluster.save_disk(0, &after)?;
-        drop(rig);
-        Ok(fs::rename(after, &self.image)?)
-    }
+    Ok(rig)
 }
 
-impl Drop for Card {
-    fn drop(&mut self) {
-        // One that stays is written over by the next.
-        let _ = fs::remove_file(&self.image);
-    }
+/// Ends a life in order, and has the card as that left it.
+fn keep(card: &Card, mut rig: Rig) -> Result<()> {
+    rig.power_off()?;
+    let after = card.folder.join("after.img");
+    rig.cluster.save_disk(0, &after)?;
+    card.replace(&after)
 }
 
-/// Damages the disk `image`, with files in `work`.
-fn apply(damage: Damage, image: &Path, work: &Path) -> Result<()> {
-    let image = File::options().read(true).write(true).open(image)?;
-    let mut partitions = layout(&OWNER, DISK_BYTES)?;
-    let data = partitions.iter().position(|partition| partition.name == "data").context("no data partition")?;
+fn apply(damage: Damage, card: &Card) -> Result<()> {
+    let image = card.open()?;
     if damage == Damage::Missing {
-        partitions.remove(data);
+        let mut partitions = layout(&OWNER, DISK_BYTES)?;
+        partitions.retain(|partition| partition.name != DATA);
         let tables = gpt::tables(Guid::derive(&OWNER), DISK_BYTES, &partitions)?;
         image.write_all_at(&tables.head, 0)?;
         return Ok(image.write_all_at(&tables.tail, DISK_BYTES - tables.tail.len() as u64)?);
     }
-    let data = &partitions[data];
+    let data = &partition(DATA)?;
     if damage == Damage::BeyondRepair {
         return Ok(image.write_all_at(&[0xA5; 1 << 20], data.start)?);
     }
-    let file_system = work.join("data.ext4");
+    let file_system = card.folder.join("data.ext4");
     take(&image, data, &file_system)?;
     match damage {
         Damage::Mendable => debugfs(&file_system, "clri <8>")?,

@@ -9,8 +9,10 @@ use perigee_image::build::Arch;
 use crate::lab::{Lab, SERVICES_TIMEOUT};
 use crate::suite::Checks;
 
-/// What PID 1 says on the console when every service is ready for the first time.
+/// What PID 1 says on the console when every service is ready for the first time, and when the vitals have held for
+/// long enough.
 const NODE_READY: &str = "node=ready";
+const CONFIRMED: &str = "slot=slot-a state=confirmed";
 
 /// Between the last service's readiness and the plug: the clocks of node and host are compared, and an emulated node's
 /// runs unevenly.
@@ -24,6 +26,9 @@ pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
         })?;
         rig.cluster.machine(0)?.console().wait_for(0, NODE_READY, SERVICES_TIMEOUT)?;
         Ok(rig)
+    })?;
+    checks.check("confirmed-without", || {
+        rig.cluster.machine(0)?.console().wait_for(0, CONFIRMED, SERVICES_TIMEOUT).map(drop)
     })?;
     checks.check("reached-when-it-is-back", || {
         std::thread::sleep(QUIET);
