@@ -1,5 +1,6 @@
 //! A mission's nodes as machines on this host: disks that are written over, one network, forwarded ports.
 
+use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,6 +11,7 @@ use crate::config::{Board, Config, Disk, Forward, Network, Storage, kvm_usable};
 use crate::disk;
 use crate::kubectl::Kubectl;
 use crate::machine::Machine;
+use crate::recording::Recording;
 use crate::router::Router;
 
 /// The API server's port in a node, and where it is on the host's loopback for the first node.
@@ -62,6 +64,8 @@ pub enum Disks {
     Built,
     /// Copies that begin as what was built, and are made anew with each cluster.
     Fresh,
+    /// The same, with a log of all that is written to them (see [`crate::recording`]).
+    Recorded,
 }
 
 /// Which ports of the host's loopback lead to the nodes.
@@ -95,7 +99,7 @@ impl Cluster {
 
     /// Prepares every node of `plan`, and starts none.
     pub fn off(plan: Plan) -> Result<Self> {
-        if plan.disks == Disks::Fresh {
+        if plan.disks != Disks::Built {
             for node in &plan.nodes {
                 disk::overlay(&node.disk, &plan.overlay(node))?;
             }
@@ -135,6 +139,12 @@ impl Cluster {
     pub fn save_disk(&mut self, node: usize, raw: &Path) -> Result<()> {
         self.power_cut(node);
         disk::flatten(&self.plan.overlay(&self.plan.nodes[node]), raw)
+    }
+
+    /// Pulls a node's plug; gives what it wrote since it was powered on, if that is recorded.
+    pub fn power_cut_recorded(&mut self, node: usize) -> Result<Recording> {
+        self.power_cut(node);
+        Recording::open(&self.plan.log(&self.plan.nodes[node]))
     }
 
     /// A node's machine.
@@ -190,6 +200,11 @@ impl Cluster {
             disk: match self.plan.disks {
                 Disks::Built => Disk::Raw(node.disk.clone()),
                 Disks::Fresh => Disk::Overlay(self.plan.overlay(node)),
+                Disks::Recorded => {
+                    let log = self.plan.log(node);
+                    File::create(&log).with_context(|| format!("create {}", log.display()))?;
+                    Disk::Recorded { overlay: self.plan.overlay(node), log }
+                }
             },
             storage: storage.clone(),
             network,
@@ -203,10 +218,11 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.machines.clear();
-        if self.plan.disks == Disks::Fresh {
+        if self.plan.disks != Disks::Built {
             for node in &self.plan.nodes {
                 // It may not have come to be; one that stays is made anew by the next cluster.
                 let _ = std::fs::remove_file(self.plan.overlay(node));
+                let _ = std::fs::remove_file(self.plan.log(node));
             }
         }
     }
@@ -215,6 +231,10 @@ impl Drop for Cluster {
 impl Plan {
     fn overlay(&self, node: &Node) -> PathBuf {
         self.folder.join(format!("{}.qcow2", node.name))
+    }
+
+    fn log(&self, node: &Node) -> PathBuf {
+        self.folder.join(format!("{}.writes", node.name))
     }
 }
 

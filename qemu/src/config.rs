@@ -3,6 +3,8 @@
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use serde_json::json;
+
 /// A board that QEMU emulates, with its firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Board {
@@ -91,17 +93,39 @@ pub enum Disk {
     Raw(PathBuf),
     /// A qcow2 file over it (see [`crate::disk::overlay`]): tests.
     Overlay(PathBuf),
+    /// The same, with a log of all that is written (see [`crate::recording`]).
+    Recorded {
+        /// The qcow2 file.
+        overlay: PathBuf,
+        /// The log, an existing file.
+        log: PathBuf,
+    },
 }
 
 impl Disk {
-    fn drive(&self) -> String {
-        let (format, path) = match self {
-            Self::Raw(path) => ("raw", path),
-            Self::Overlay(path) => ("qcow2", path),
+    /// Option and value. The host's own crash is not among the faults under test: what the guest flushes goes to the
+    /// host's memory.
+    fn option(&self) -> (&'static str, String) {
+        let drive = |format: &str, path: &Path| {
+            format!("if=none,id=disk,format={format},cache=unsafe,discard=unmap,file={}", value(path))
         };
-        // The host's own crash is not among the faults under test: what the guest flushes goes to the host's memory.
-        format!("if=none,id=disk,format={format},cache=unsafe,discard=unmap,file={}", value(path))
+        match self {
+            Self::Raw(path) => ("drive", drive("raw", path)),
+            Self::Overlay(path) => ("drive", drive("qcow2", path)),
+            Self::Recorded { overlay, log } => ("blockdev", recorded(overlay, log)),
+        }
     }
+}
+
+/// Flushes are logged, and only then left out.
+fn recorded(overlay: &Path, log: &Path) -> String {
+    let file = |path: &Path| json!({"driver": "file", "filename": path, "cache": {"no-flush": true}});
+    json!({
+        "driver": "blklogwrites", "node-name": "disk", "discard": "unmap", "log-sector-size": 512,
+        "file": {"driver": "qcow2", "discard": "unmap", "cache": {"no-flush": true}, "file": file(overlay)},
+        "log": file(log),
+    })
+    .to_string()
 }
 
 /// One machine.
@@ -152,7 +176,8 @@ impl Config {
         add("m", format!("{}M", self.memory_mib));
         add("drive", format!("if=pflash,format=raw,readonly=on,file={code}"));
         add("drive", format!("if=pflash,format=raw,file={}", value(vars)));
-        add("drive", self.disk.drive());
+        let (option, disk) = self.disk.option();
+        add(option, disk);
         match &self.storage {
             Storage::Virtio => add("device", "virtio-blk-pci,drive=disk,bootindex=0".into()),
             Storage::Sd { kernel } => {
@@ -285,6 +310,14 @@ mod tests {
     #[test]
     fn a_comma_in_a_file_name_is_doubled() {
         assert!(line(&config(Board::Q35)).contains("format=qcow2,cache=unsafe,discard=unmap,file=/out/a,,b.qcow2"));
+    }
+
+    #[test]
+    fn a_recorded_disk_logs_what_is_flushed() {
+        let disk = Disk::Recorded { overlay: "/out/a.qcow2".into(), log: "/out/a.log".into() };
+        let line = line(&Config { disk, ..config(Board::Q35) });
+        assert!(line.contains("-blockdev {") && line.contains(r#""driver":"blklogwrites""#), "{line}");
+        assert!(line.contains(r#""filename":"/out/a.log""#) && line.contains("virtio-blk-pci,drive=disk"), "{line}");
     }
 
     #[test]

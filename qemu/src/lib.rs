@@ -1,7 +1,7 @@
 //! Machines in QEMU: boards with their real firmware, storage, network, console and faults.
 //!
 //! [`config`] decides the command line (pure), [`console`] stamps what the guest prints, [`qmp`] steers the running
-//! machine, [`machine`] ties them together, and [`cluster`] is a mission's nodes. A machine ends when its [`Machine`]
+//! machine, [`recording`] has what it wrote, [`machine`] ties them together, and [`cluster`] is a mission's nodes. A machine ends when its [`Machine`]
 //! is dropped, and with the process that started it; nothing else is ever ended.
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ pub mod disk;
 pub mod kubectl;
 pub mod machine;
 pub mod qmp;
+pub mod recording;
 pub mod router;
 pub mod stage;
 mod switch;

@@ -1,19 +1,35 @@
 //! Fault campaigns: many faults at random, from a seed that repeats them.
 
+mod bad_slot;
+mod bit_flip;
+mod boot_state;
 mod bounds;
+mod hang;
+mod power_cut;
 mod service_kill;
+mod workshop;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
+use perigee_image::build::Arch;
 
 use crate::lab::Lab;
+use crate::suite::Suite;
 
 /// A campaign: breaks things `count` times.
 type Campaign = fn(&mut Lab, u32, Random) -> Result<Tally>;
 
 /// All campaigns, by the name that `make campaign NAME=` takes.
-const CAMPAIGNS: [(&str, Campaign); 1] = [("service-kill", service_kill::run)];
+const CAMPAIGNS: [(&str, Campaign); 7] = [
+    ("bad-slot", bad_slot::run),
+    ("bit-flip", bit_flip::run),
+    ("boot-state", boot_state::run),
+    ("hang", hang::run),
+    ("power-cut", |lab, count, random| power_cut::run(lab, Arch::X86_64, count, random)),
+    ("power-cut-aarch64", |lab, count, random| power_cut::run(lab, Arch::Aarch64, count, random)),
+    ("service-kill", service_kill::run),
+];
 
 /// How a campaign ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +42,18 @@ pub struct Tally {
     pub corrected: u32,
     /// Of the tried: those that the node did not come back from, or that left something behind.
     pub lost: u32,
+}
+
+impl Tally {
+    /// Both.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            tried: self.tried + other.tried,
+            survived: self.survived + other.survived,
+            corrected: self.corrected + other.corrected,
+            lost: self.lost + other.lost,
+        }
+    }
 }
 
 /// Runs the campaign `name`; gives whether nothing was lost.
@@ -44,6 +72,17 @@ pub fn run(lab: &mut Lab, name: &str, count: u32, seed: Option<u64>) -> Result<b
     Ok(lost == 0 && tried == count)
 }
 
+/// A few faults of each campaign that is not too long for it, the same ones each time.
+pub fn steps(suite: &mut Suite, lab: &mut Lab) {
+    const SEED: u64 = 1;
+    for (name, count) in [("bit-flip", 6), ("power-cut", 3), ("power-cut-aarch64", 2), ("hang", 1)] {
+        suite.step(&format!("campaign-{name}"), || {
+            ensure!(run(lab, name, count, Some(SEED))?, "something was lost, as said above");
+            Ok(())
+        });
+    }
+}
+
 /// SplitMix64 (Steele, Lea, Flood, 2014): every seed gives a different, repeatable row of numbers.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -54,6 +93,16 @@ impl Random {
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
+    }
+
+    /// Another row of numbers.
+    pub fn fork(&mut self) -> Self {
+        Self(self.next())
+    }
+
+    /// A time below `end`.
+    pub fn time(&mut self, end: Duration) -> Duration {
+        Duration::from_millis(self.below(end.as_millis().max(1) as u64))
     }
 
     /// A number below `end`, which is not 0; the bias for ends far below 2^64 is of no matter here.

@@ -54,6 +54,11 @@ impl Lab {
         self.built.last().map(|(_, built)| built).context("just built")
     }
 
+    /// The folder of the keys that sign slots.
+    pub fn keys(&self) -> PathBuf {
+        self.out.join("keys")
+    }
+
     /// Another mission for `arch`.
     pub fn build(&self, arch: Arch, mission: &Path) -> Result<Built> {
         node::build(&self.ctx, arch, mission, &self.out)

@@ -52,6 +52,7 @@ fn test(only: Option<String>) -> Result<bool> {
     let mut suite = Suite::new(only);
     host::steps(&mut suite, lab.ctx());
     machines::steps(&mut suite, &mut lab);
+    campaign::steps(&mut suite, &mut lab);
     Ok(suite.finish())
 }
 

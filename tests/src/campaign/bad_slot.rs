@@ -1,0 +1,167 @@
+//! Slots that are no good, each in another way: the node comes back on the other one, confirms it, and the ledger says why.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use perigee_core::slot::TRIES;
+use perigee_core::slot::header;
+
+use super::workshop::{ARCH, Image, LOOP, RETURN, Workshop, blocks, kernel, longer, other_root_hash, patch_entry};
+use super::{Random, Tally};
+use crate::card::Card;
+use crate::lab::Lab;
+use crate::machines::slots::wait_confirmed;
+
+/// Three tries of a slot that hangs in its second service, each ended by the watchdog or by PID 1.
+const BACK_TIMEOUT: Duration = Duration::from_secs(1200);
+/// One way to be no good.
+struct Bad {
+    name: &'static str,
+    make: fn(&mut Workshop<'_>) -> Result<Image>,
+    /// How each of its starts ends: the causes that the ledger may have.
+    ends: &'static [&'static str],
+}
+
+const REJECTED: &[&str] = &["rejected"];
+/// The kernel says so, if it had somewhere to.
+const PANIC: &[&str] = &["panic", "unknown"];
+const WATCHDOG: &[&str] = &["watchdog"];
+const KUBELET: &[&str] = &["vital-kubelet"];
+const CONTAINERD: &[&str] = &["vital-containerd", "vital-kubelet"];
+const AGENT: &[&str] = &["vital-agent"];
+
+const ALL: [Bad; 24] = [
+    Bad {
+        name: "damaged-signature",
+        make: |shop| shop.with_headers(|headers| headers[header::SIGNATURE + 9] ^= 1),
+        ends: REJECTED,
+    },
+    Bad { name: "no-header", make: |shop| shop.with_headers(|headers| headers.fill(0)), ends: REJECTED },
+    Bad { name: "signed-by-a-stranger", make: |shop| shop.stranger(), ends: REJECTED },
+    Bad {
+        name: "wrong-architecture",
+        make: |shop| shop.with(|header| header.arch = header::Arch::Aarch64),
+        ends: REJECTED,
+    },
+    Bad {
+        name: "longer-than-its-partition",
+        make: |shop| shop.with(|header| header.layout = longer(header.layout)),
+        ends: REJECTED,
+    },
+    Bad { name: "kernel-damaged", make: |shop| shop.zeroed(|layout| kernel(layout, 1 << 20, 1)), ends: REJECTED },
+    Bad {
+        name: "kernel-truncated",
+        make: |shop| shop.zeroed(|layout| kernel(layout, 4 << 20, u64::MAX)),
+        ends: REJECTED,
+    },
+    Bad { name: "kernel-of-noise", make: |shop| shop.kernel(|efi| efi.fill(0x5A)), ends: REJECTED },
+    Bad { name: "kernel-returns", make: |shop| shop.kernel(|efi| patch_entry(efi, &RETURN)), ends: REJECTED },
+    Bad { name: "kernel-hangs", make: |shop| shop.kernel(|efi| patch_entry(efi, &LOOP)), ends: WATCHDOG },
+    Bad {
+        name: "kernel-panics",
+        make: |shop| shop.command_line(|line| line.replace("init=/sbin/init", "init=/sbin/none")),
+        ends: PANIC,
+    },
+    Bad { name: "root-of-another-version", make: |shop| shop.command_line(other_root_hash), ends: PANIC },
+    Bad {
+        name: "root-truncated",
+        make: |shop| shop.zeroed(|layout| blocks(0, u64::from(layout.root_blocks))),
+        ends: PANIC,
+    },
+    Bad {
+        name: "tree-truncated",
+        make: |shop| shop.zeroed(|layout| blocks(layout.data_blocks.into(), layout.end_block.into())),
+        ends: PANIC,
+    },
+    Bad { name: "pid-1-is-no-program", make: |shop| shop.parts(|parts, noise| parts.flight.init = noise), ends: PANIC },
+    Bad {
+        name: "pid-1-exits",
+        make: |shop| shop.parts(|parts, _| parts.flight.init = parts.go.runc.clone()),
+        ends: PANIC,
+    },
+    Bad {
+        name: "pid-1-hangs",
+        make: |shop| shop.parts(|parts, _| parts.flight.init = parts.flight.pause.clone()),
+        ends: WATCHDOG,
+    },
+    Bad { name: "kubelet-is-no-program", make: |shop| shop.parts(|parts, noise| parts.go.kube = noise), ends: KUBELET },
+    Bad {
+        name: "kubelet-exits",
+        make: |shop| shop.parts(|parts, _| parts.go.kube = parts.go.runc.clone()),
+        ends: KUBELET,
+    },
+    Bad {
+        name: "kubelet-hangs",
+        make: |shop| shop.parts(|parts, _| parts.go.kube = parts.flight.pause.clone()),
+        ends: KUBELET,
+    },
+    Bad {
+        name: "containerd-exits",
+        make: |shop| shop.parts(|parts, _| parts.go.containerd = parts.go.runc.clone()),
+        ends: CONTAINERD,
+    },
+    Bad {
+        name: "containerd-hangs",
+        make: |shop| shop.parts(|parts, _| parts.go.containerd = parts.flight.pause.clone()),
+        ends: CONTAINERD,
+    },
+    Bad {
+        name: "agent-exits",
+        make: |shop| shop.parts(|parts, _| parts.flight.agent = parts.go.runc.clone()),
+        ends: AGENT,
+    },
+    Bad {
+        name: "agent-hangs",
+        make: |shop| shop.parts(|parts, _| parts.flight.agent = parts.flight.pause.clone()),
+        ends: AGENT,
+    },
+];
+
+/// As many ways as `count` says, one after the other; which of them is first is random.
+pub fn run(lab: &mut Lab, count: u32, mut random: Random) -> Result<Tally> {
+    let mut shop = Workshop::new(lab)?;
+    let first = random.below(ALL.len() as u64) as usize;
+    let mut tally = Tally::default();
+    for bad in ALL.iter().cycle().skip(first).take(count as usize) {
+        tally.tried += 1;
+        let image = (bad.make)(&mut shop).with_context(|| format!("make {}", bad.name))?;
+        match back(shop.lab, bad, &image) {
+            Ok(how) => {
+                println!("campaign: {}: {how}", bad.name);
+                tally.survived += 1;
+                tally.corrected += 1;
+            }
+            Err(error) => {
+                println!("campaign: {}: {error:#}", bad.name);
+                tally.lost += 1;
+            }
+        }
+    }
+    Ok(tally)
+}
+
+/// Boots a node with the image in slot A, until slot B is confirmed; gives what the ledger says.
+fn back(lab: &mut Lab, bad: &Bad, image: &Image) -> Result<String> {
+    let card = Card::new(lab, ARCH, "bad-slot")?;
+    image.write(&card)?;
+    let mut rig = lab.rig(ARCH, "bad-slot", |plan| {
+        plan.nodes[0].disk = card.path().to_owned();
+        Ok(())
+    })?;
+    let slots = rig.wait("slot-b runs", BACK_TIMEOUT, |rig| {
+        let slots = rig.slots()?;
+        ensure!(slots.running == "slot-b", "{} runs", slots.running);
+        Ok(slots)
+    })?;
+    let mut ends = BTreeMap::<_, u32>::new();
+    for reset in slots.resets.iter().filter(|reset| reset.slot == "slot-a") {
+        ensure!(bad.ends.contains(&reset.cause.as_str()), "expected one of {:?}, the ledger says {reset:?}", bad.ends);
+        *ends.entry((reset.cause.clone(), reset.words.clone())).or_default() += 1;
+    }
+    let tries: u32 = ends.values().sum();
+    ensure!((1..=u32::from(TRIES)).contains(&tries), "{tries} starts of slot-a are in the ledger: {ends:?}");
+    wait_confirmed(&mut rig, "slot-b")?;
+    let said = ends.into_iter().map(|((cause, words), times)| format!("{times} × {cause} \"{words}\""));
+    Ok(said.collect::<Vec<_>>().join(", "))
+}
