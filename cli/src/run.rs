@@ -114,7 +114,10 @@ impl<'a> Running<'a> {
             let lines = cluster.machine(node)?.console().lines_since(0);
             stage::Stages::of(&lines).context("PID 1 has not been started")
         })?;
-        self.progress.reached(&name, "firmware done, kernel starts", stages.kernel);
+        if let Some([loader, _]) = stages.loader {
+            self.progress.reached(&name, "firmware done, loader starts", loader);
+        }
+        self.progress.reached(&name, "kernel starts", stages.kernel);
         self.progress.reached(&name, "PID 1", stages.pid1);
         Ok(())
     }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::console::Line;
 
+/// The loader's first line, and its last one.
+const LOADER: [&str; 2] = ["boot=started", "boot=kernel"];
 /// The kernel's first line.
 const KERNEL: &str = "Linux version ";
 /// PID 1's first line.
@@ -12,6 +14,8 @@ pub const PID1: &str = "init=started";
 /// Times of a boot's first stages on the host's clock, from the machine's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stages {
+    /// The loader's first line and its last one, where there is a loader: the firmware is done, the kernel is handed on.
+    pub loader: Option<[Duration; 2]>,
     /// The kernel's first line: the firmware (and the loader) are done.
     pub kernel: Duration,
     /// PID 1's first line.
@@ -27,7 +31,8 @@ impl Stages {
         let pid1 = lines.iter().find(|line| line.text.contains(PID1))?;
         let kernel = lines.iter().find(|line| line.text.contains(KERNEL))?;
         let counted_back = pid1.at.saturating_sub(stamp(&pid1.text)?);
-        Some(Self { kernel: kernel.at.min(counted_back), pid1: pid1.at })
+        let [from, to] = LOADER.map(|text| lines.iter().find(|line| line.text.contains(text)).map(|line| line.at));
+        Some(Self { loader: from.zip(to).map(<[_; 2]>::from), kernel: kernel.at.min(counted_back), pid1: pid1.at })
     }
 }
 
@@ -59,18 +64,22 @@ mod tests {
     fn the_kernel_starts_with_its_first_line() {
         let lines = [
             line(2000, "BdsDxe: starting Boot0001"),
+            line(3000, "boot=started version=0.1.0"),
+            line(3700, "boot=kernel slot=slot-a"),
             line(4100, "[    0.000000] Linux version 6.12.95"),
             line(6000, "[    1.500] init=started version=0.1.0"),
             line(9000, "[    1.400] init=started version=0.1.0"),
         ];
         let stages = Stages::of(&lines).unwrap();
         assert_eq!((stages.kernel.as_millis(), stages.pid1.as_millis()), (4100, 6000));
-        assert_eq!(Stages::of(&lines[..2]), None);
+        assert_eq!(stages.loader, Some([3000, 3700].map(Duration::from_millis)));
+        assert_eq!(Stages::of(&lines[..4]), None);
     }
 
     #[test]
     fn a_late_console_does_not_move_the_kernels_start() {
         let lines = [line(5900, "[    0.000000] Linux version 6.12.95"), line(6000, "[    1.500] init=started")];
-        assert_eq!(Stages::of(&lines).unwrap().kernel.as_millis(), 4500);
+        let stages = Stages::of(&lines).unwrap();
+        assert_eq!((stages.loader, stages.kernel.as_millis()), (None, 4500));
     }
 }

@@ -33,6 +33,7 @@ fn once(lab: &mut Lab, arch: Arch) -> Result<Vec<(&'static str, f64)>> {
     })?;
     let (ready, pod) = times(&mut rig)?;
     let stages = Stages::of(&rig.cluster.machine(0)?.console().lines_since(0)).context("the console has no stages")?;
+    let [loader_from, loader_to] = stages.loader.context("the console has no loader")?;
     let status = rig.status(0)?;
     let exec = |name: &str| -> Result<f64> {
         let exec = service(&status, name)?.first_exec_ms.with_context(|| format!("{name} was never started"))?;
@@ -44,7 +45,8 @@ fn once(lab: &mut Lab, arch: Arch) -> Result<Vec<(&'static str, f64)>> {
     rig.cluster.power_on(0)?;
     let (_, second_pod) = times(&mut rig)?;
     Ok(vec![
-        ("boot.firmware_s", stages.kernel.as_secs_f64()),
+        ("boot.firmware_s", loader_from.as_secs_f64()),
+        ("boot.loader_s", (loader_to - loader_from).as_secs_f64()),
         ("boot.kernel_to_pid1_s", kernel_to_pid1),
         ("boot.pid1_to_containerd_exec_s", exec("containerd")?),
         ("boot.pid1_to_kubelet_exec_s", pid1_to_kubelet),
