@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use perigee_core::control::{Fault, ServiceState, Status};
 use perigee_core::inspect::Inspection;
 use perigee_core::spec::Spec;
@@ -12,16 +12,20 @@ use perigee_image::services;
 use super::{Random, Tally, bounds};
 use crate::lab::{Lab, Rig, service};
 
+/// Machines beside each other: a node that waits for a hang to be found out, or for a back-off to be over, needs no
+/// processor.
+const MACHINES: u32 = 2;
 /// Longest pause between two faults. All services may be down at the same time, so that faults meet: a hang is found out
 /// after a minute; one at a time, a thousand faults would take a day.
-const PAUSE_MS: u64 = 4_000;
+const PAUSE: Duration = Duration::from_secs(4);
 /// After so many faults everything must be as at the beginning.
-const ROUND: u32 = 25;
+const ROUND: u32 = 50;
 /// What PID 1 may grow by between two rounds and all in all: its logs' rings fill up. Bytes.
 const PID1_GROWTH_BYTES: u64 = 1 << 20;
 /// A process that ended is waited for, and a cgroup removed, within this time.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
-const FAULTS: [Fault; 3] = [Fault::Kill, Fault::Stop, Fault::Freeze];
+/// Half of them end a service and half of them hang it.
+const FAULTS: [Fault; 4] = [Fault::Kill, Fault::Kill, Fault::Stop, Fault::Freeze];
 
 /// A fault that the node has not come back from yet.
 struct Open {
@@ -39,100 +43,122 @@ struct Baseline {
     pid1_bytes: u64,
 }
 
+/// One machine and its share of the faults.
+struct Lane {
+    name: char,
+    rig: Rig,
+    random: Random,
+    tally: Tally,
+}
+
 pub fn run(lab: &mut Lab, count: u32, mut random: Random) -> Result<Tally> {
     let specs = services::load(&lab.ctx().repo.join("rootfs/services"))?;
-    let mut rig = lab.rig(Arch::X86_64, "service-kill", |_| Ok(()))?;
-    rig.wait_services(0)?;
-    println!("campaign: {}", rig.wait_answering()?.trim());
-    let baseline = Baseline { inspection: rig.inspect()?, pid1_bytes: pid1_bytes(&rig)? };
-    let mut tally = Tally::default();
-    while tally.tried < count {
-        let faults = ROUND.min(count - tally.tried);
-        let lost = tally.lost;
-        if let Err(error) = round(&mut rig, &specs, faults, &mut random, &mut tally) {
-            // What had come back before this has, and the rest of the round is lost with the node.
-            println!("campaign: {error:#}");
-            tally.lost = tally.tried - tally.survived;
-            return Ok(tally);
-        }
-        if let Err(error) = whole(&mut rig, &baseline) {
-            println!("campaign: after {} faults: {error:#}", tally.tried);
-            tally.lost = lost + 1;
-            return Ok(tally);
-        }
-        println!("campaign: {} faults, whole again; PID 1 has {} KiB", tally.tried, pid1_bytes(&rig)? >> 10);
+    let mut lanes = Vec::new();
+    for (name, number) in ('a'..).zip(0..MACHINES.min(count)) {
+        let rig = lab.rig(Arch::X86_64, &format!("service-kill-{name}"), |_| Ok(()))?;
+        let share = (number..count).step_by(MACHINES as usize).count() as u32;
+        lanes.push((Lane { name, rig, random: random.fork(), tally: Tally::default() }, share));
     }
-    Ok(tally)
+    // The machines end with the thread that has started them, which is this one.
+    std::thread::scope(|scope| {
+        let specs = &specs;
+        let running: Vec<_> =
+            lanes.iter_mut().map(|(lane, share)| scope.spawn(move || lane.run(specs, *share))).collect();
+        let mut tally = Tally::default();
+        for lane in running {
+            tally = tally.and(lane.join().map_err(|_| anyhow!("a lane panicked"))??);
+        }
+        Ok(tally)
+    })
 }
 
-/// Makes `faults` faults, and waits until the node has come back from each.
-fn round(rig: &mut Rig, specs: &[Spec], faults: u32, random: &mut Random, tally: &mut Tally) -> Result<()> {
-    let end = tally.tried + faults;
-    let mut open: Vec<Open> = Vec::new();
-    let mut next = Instant::now();
-    while tally.tried < end || !open.is_empty() {
-        // An agent that is down does not answer; the others' time runs all the same.
-        if let Ok(status) = rig.status(0) {
-            close(&mut open, &status, tally);
-            if tally.tried < end && Instant::now() >= next {
-                open.extend(break_one(rig, specs, &status, &open, random, tally)?);
-                next = Instant::now() + Duration::from_millis(random.below(PAUSE_MS));
+impl Lane {
+    fn run(&mut self, specs: &[Spec], count: u32) -> Result<Tally> {
+        self.rig.wait_services(0)?;
+        println!("campaign: {} {}", self.name, self.rig.wait_answering()?.trim());
+        let baseline = Baseline { inspection: self.rig.inspect()?, pid1_bytes: pid1_bytes(&self.rig)? };
+        while self.tally.tried < count {
+            let faults = ROUND.min(count - self.tally.tried);
+            let lost = self.tally.lost;
+            if let Err(error) = self.round(specs, faults) {
+                // What had come back before this has, and the rest of the round is lost with the node.
+                println!("campaign: {} {error:#}", self.name);
+                self.tally.lost = self.tally.tried - self.tally.survived;
+                break;
             }
+            if let Err(error) = whole(&mut self.rig, &baseline) {
+                println!("campaign: {} after {} faults: {error:#}", self.name, self.tally.tried);
+                self.tally.lost = lost + 1;
+                break;
+            }
+            let pid1_kib = pid1_bytes(&self.rig)? >> 10;
+            println!("campaign: {} {} faults, whole again; PID 1 has {pid1_kib} KiB", self.name, self.tally.tried);
         }
-        rig.cluster.alive()?;
-        for fault in &open {
-            let Open { number, service, fault, since, bound, .. } = fault;
-            ensure!(since.elapsed() < *bound, "#{number} {service} {fault:?}: not ready again within {bound:?}");
-        }
-        std::thread::sleep(Duration::from_millis(500));
+        Ok(self.tally)
     }
-    Ok(())
-}
 
-/// Takes those out of `open` that are ready again.
-fn close(open: &mut Vec<Open>, status: &Status, tally: &mut Tally) {
-    open.retain(|fault| {
-        let back = service(status, &fault.service)
-            .is_ok_and(|now| now.restarts > fault.restarts && now.state == ServiceState::Ready);
-        if back {
-            tally.survived += 1;
-            tally.corrected += 1;
-            let Open { number, service, fault, since, .. } = fault;
-            println!(
-                "campaign: #{number} {service} {fault:?}: ready again after {:.1} s",
-                since.elapsed().as_secs_f64()
-            );
+    /// Makes `faults` faults, and waits until the node has come back from each.
+    fn round(&mut self, specs: &[Spec], faults: u32) -> Result<()> {
+        let end = self.tally.tried + faults;
+        let mut open: Vec<Open> = Vec::new();
+        let mut next = Instant::now();
+        while self.tally.tried < end || !open.is_empty() {
+            // An agent that is down does not answer; the others' time runs all the same.
+            if let Ok(status) = self.rig.status(0) {
+                self.close(&mut open, &status);
+                if self.tally.tried < end && Instant::now() >= next {
+                    open.extend(self.break_one(specs, &status, &open)?);
+                    next = Instant::now() + self.random.time(PAUSE);
+                }
+            }
+            self.rig.cluster.alive()?;
+            for fault in &open {
+                let Open { number, service, fault, since, bound, .. } = fault;
+                ensure!(since.elapsed() < *bound, "#{number} {service} {fault:?}: not ready again within {bound:?}");
+            }
+            std::thread::sleep(Duration::from_millis(500));
         }
-        !back
-    });
-}
-
-/// Breaks one daemon that is ready.
-fn break_one(
-    rig: &Rig,
-    specs: &[Spec],
-    status: &Status,
-    open: &[Open],
-    random: &mut Random,
-    tally: &mut Tally,
-) -> Result<Option<Open>> {
-    let candidates: Vec<_> = status
-        .services
-        .iter()
-        .filter(|service| service.state == ServiceState::Ready && service.pid.is_some())
-        .filter(|service| !open.iter().any(|open| open.service == service.name))
-        .collect();
-    let (Some(target), Some(fault)) = (random.pick(&candidates), random.pick(&FAULTS)) else { return Ok(None) };
-    let bound = bounds::recovery(specs, &target.name, *fault)
-        .with_context(|| format!("{}: no health check, so a hang of it is never found out", target.name))?;
-    let since = Instant::now();
-    if let Err(error) = rig.fault(&target.name, *fault) {
-        println!("campaign: {} {fault:?} was not made: {error:#}", target.name);
-        return Ok(None);
+        Ok(())
     }
-    tally.tried += 1;
-    let restarts = target.restarts;
-    Ok(Some(Open { number: tally.tried, service: target.name.clone(), fault: *fault, restarts, since, bound }))
+
+    /// Takes those out of `open` that are ready again.
+    fn close(&mut self, open: &mut Vec<Open>, status: &Status) {
+        open.retain(|fault| {
+            let back = service(status, &fault.service)
+                .is_ok_and(|now| now.restarts > fault.restarts && now.state == ServiceState::Ready);
+            if back {
+                self.tally.survived += 1;
+                self.tally.corrected += 1;
+                let Open { number, service, fault, since, .. } = fault;
+                let seconds = since.elapsed().as_secs_f64();
+                println!("campaign: {} #{number} {service} {fault:?}: ready again after {seconds:.1} s", self.name);
+            }
+            !back
+        });
+    }
+
+    /// Breaks one daemon that is ready.
+    fn break_one(&mut self, specs: &[Spec], status: &Status, open: &[Open]) -> Result<Option<Open>> {
+        let candidates: Vec<_> = status
+            .services
+            .iter()
+            .filter(|service| service.state == ServiceState::Ready && service.pid.is_some())
+            .filter(|service| !open.iter().any(|open| open.service == service.name))
+            .collect();
+        let (Some(target), Some(fault)) = (self.random.pick(&candidates), self.random.pick(&FAULTS)) else {
+            return Ok(None);
+        };
+        let bound = bounds::recovery(specs, &target.name, *fault)
+            .with_context(|| format!("{}: no health check, so a hang of it is never found out", target.name))?;
+        let since = Instant::now();
+        if let Err(error) = self.rig.fault(&target.name, *fault) {
+            println!("campaign: {} {} {fault:?} was not made: {error:#}", self.name, target.name);
+            return Ok(None);
+        }
+        self.tally.tried += 1;
+        let (number, restarts) = (self.tally.tried, target.restarts);
+        Ok(Some(Open { number, service: target.name.clone(), fault: *fault, restarts, since, bound }))
+    }
 }
 
 /// Everything is as it was at the beginning.
