@@ -13,7 +13,7 @@ use ed25519_dalek::VerifyingKey;
 use perigee_core::control::{Scrubs, SlotScrub};
 use perigee_core::slot::Slot;
 use perigee_core::slot::header::BLOCK_BYTES;
-use perigee_core::slot::scrub::{Blocks, Scrub, Tally, headers};
+use perigee_core::slot::scrub::{Blocks, Scrub, Tally};
 use perigee_core::slot::verity::Block;
 use perigee_core::uevent;
 use rustix::fs::{Advice, OFlags};
@@ -84,12 +84,12 @@ impl Scrubber {
 
     async fn read(&self, slot: Slot, key: VerifyingKey, begin: u64, mut hurried: bool) -> bool {
         let opened = spawn_blocking(move || open(slot, &key, begin)).await.ok().flatten();
-        let Some((mut work, mut seen)) = opened else {
+        let Some(mut work) = opened else {
             self.count(slot, false, Tally::default());
             return hurried;
         };
+        let mut seen = work.scrub.tally();
         self.count(slot, true, seen);
-        seen = Tally::default();
         loop {
             let stepped = spawn_blocking(move || {
                 let more = work.scrub.step(&mut work.slot, work.twin.as_mut());
@@ -136,8 +136,8 @@ impl Scrubber {
     }
 }
 
-/// A slot that has an image, its twin, and what its headers' scrub has seen.
-fn open(slot: Slot, key: &VerifyingKey, begin: u64) -> Option<(Work, Tally)> {
+/// A slot that has an image, and its twin.
+fn open(slot: Slot, key: &VerifyingKey, begin: u64) -> Option<Work> {
     let twin = match slot {
         Slot::A => Some(Slot::B),
         Slot::B => Some(Slot::A),
@@ -150,21 +150,15 @@ fn open(slot: Slot, key: &VerifyingKey, begin: u64) -> Option<(Work, Tally)> {
     };
     let mut slot = open(slot)?;
     let mut twin = twin.and_then(open);
-    let mut tally = Tally::default();
-    let layout = headers(&mut slot, twin.as_mut(), key, &mut tally)?;
-    Some((Work { slot, twin, scrub: Scrub::new(layout, begin) }, tally))
+    let scrub = Scrub::open(&mut slot, twin.as_mut(), key, begin)?;
+    Some(Work { slot, twin, scrub })
 }
 
 /// The device of the partition `name`.
 fn device(name: &str) -> Option<PathBuf> {
     let uevents = fs::read_dir("/sys/class/block").ok()?;
     let uevents = uevents.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("uevent")).ok());
-    let found = uevents.filter_map(|uevent| {
-        let (found, device) = uevent::partition(&uevent)?;
-        (found == name).then(|| Path::new("/dev").join(device))
-    });
-    // Of two, the one that PID 1 takes.
-    found.min()
+    uevent::find(name, uevents).map(|device| Path::new("/dev").join(device))
 }
 
 /// A slot's partition, read from the medium each time: what is in memory may be right when the medium is not.
@@ -190,12 +184,15 @@ impl Blocks for Partition {
     fn read(&mut self, block: u64, into: &mut [u8]) -> bool {
         let offset = block * BLOCK_BYTES as u64;
         let length = std::num::NonZero::new(into.len() as u64);
-        // Before: what is in memory is not the medium. After: nobody else reads it from there.
         let forget = || rustix::fs::fadvise(&self.file, offset, length, Advice::DontNeed);
-        let forgotten = forget().is_ok();
+        // What is in memory is not the medium.
+        if forget().is_err() {
+            return false;
+        }
         let read = self.file.read_exact_at(into, offset).is_ok();
-        let _memory_is_short_then = forget();
-        forgotten && read
+        // Nobody else reads it from memory. If it stays there, that costs some until the kernel wants it back.
+        let _ = forget();
+        read
     }
 
     fn write(&mut self, block: u64, bytes: &Block) -> bool {

@@ -45,7 +45,7 @@ impl Kernel {
             say!("slot name={} version={}", slot.name(), header.version);
             let line = header.command_line.replace(PARTUUID, &uuid(partition.id)).replace(SLOT, slot.name());
             let layout = header.layout;
-            (u64::from(layout.root_blocks), layout.kernel_bytes as usize, layout.kernel_sha256, line)
+            (layout.kernel().start, layout.kernel_bytes as usize, layout.kernel_sha256, line)
         })?;
         let mut memory = Pages::new(bytes.next_multiple_of(BLOCK_BYTES))?;
         let mut sector = start * SECTORS_PER_BLOCK;

@@ -2,13 +2,12 @@
 
 use perigee_core::gpt::{Partition, SECTOR_BYTES};
 use perigee_core::slot::State;
-use perigee_core::slot::copies::{self, COPIES, Found, Lost, PLACES, Places};
+use perigee_core::slot::copies::{self, COPIES, Found, Lost, NAMES, PLACES, Places};
 use perigee_core::slot::record::{RECORD_BYTES, Record};
 
 use crate::disk::Disk;
 use crate::error::Error;
 
-const NAMES: [&str; COPIES] = ["state-0", "state-1", "state-2"];
 const SECTORS: u64 = (RECORD_BYTES / SECTOR_BYTES) as u64;
 
 /// Where the copies are; a partition that the table has lost has none.

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use ed25519_dalek::{Signer, SigningKey};
 use perigee_core::slot::header::{Arch, BLOCK_BYTES, Header, Layout, header_blocks};
-use perigee_core::slot::scrub::{Blocks, Scrub, Tally, headers};
+use perigee_core::slot::scrub::{Blocks, Scrub, Tally};
 use perigee_core::slot::verity::{Block, Fec, Tree, hash};
 use random::Random;
 use sha2::{Digest, Sha256};
@@ -108,17 +108,9 @@ fn key() -> SigningKey {
 
 /// A whole scrub that begins at some step.
 fn scrub(disk: &mut Disk, mut twin: Option<&mut Disk>, begin: u64) -> Option<Tally> {
-    let mut tally = Tally::default();
-    let layout = headers(disk, twin.as_deref_mut(), &key().verifying_key(), &mut tally)?;
-    let mut scrub = Scrub::new(layout, begin);
+    let mut scrub = Scrub::open(disk, twin.as_deref_mut(), &key().verifying_key(), begin)?;
     while scrub.step(disk, twin.as_deref_mut()) {}
-    let body = scrub.tally();
-    Some(Tally {
-        read: tally.read + body.read,
-        corrected: tally.corrected + body.corrected,
-        copied: tally.copied + body.copied,
-        lost: tally.lost + body.lost,
-    })
+    Some(scrub.tally())
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::gpt::{self, ALIGNMENT_BYTES, Guid, Partition};
 const MIB: u64 = 1 << 20;
 /// A card of the smallest size still sold; the file is sparse.
 pub const DISK_BYTES: u64 = 8 << 30;
-/// One ESP, bytes: the kernel today, the loader later.
+/// One ESP, bytes: room for the loader and for what boards want beside it.
 pub const ESP_BYTES: u64 = 64 * MIB;
 /// How much is compared at a time.
 const CHUNK_BYTES: usize = 1 << 20;

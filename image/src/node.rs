@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use ed25519_dalek::VerifyingKey;
 use perigee_core::mission::{self, Mission};
-use perigee_core::slot::copies::{COPIES, PLACES, place_of};
+use perigee_core::slot::copies::{NAMES, PLACES, place_of};
 use perigee_core::slot::record::{RECORD_BYTES, Record};
 use perigee_core::slot::{Side, Slot, State};
 
@@ -18,9 +18,6 @@ use crate::{config, data, disk, esp, flight, go, kernel, loader, native, pki, ro
 
 /// Where the API server is reached from the host: QEMU forwards this port to 6443.
 const HOST_API_SERVER: &str = "https://127.0.0.1:16443";
-
-/// The boot state's partitions.
-const STATES: [&str; COPIES] = ["state-0", "state-1", "state-2"];
 
 /// A mission, built.
 #[derive(Clone, Debug)]
@@ -121,7 +118,7 @@ pub fn build(ctx: &Ctx, arch: Arch, mission_path: &Path, out: &Path) -> Result<B
             Content::new("config-a", &config),
             Content::new("config-b", &config),
         ];
-        let states = STATES.map(|name| Content::new(name, &state));
+        let states = NAMES.map(|name| Content::new(name, &state));
         let owner = [mission.name.as_str(), &node.name];
         let written =
             disk::write(&disk, &owner, &contents, &[&[Content::new("data", &parts.data)], &states[..]].concat())?;

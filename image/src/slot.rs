@@ -115,7 +115,7 @@ fn append(file: &mut File, bytes: &[u8]) -> Result<u32> {
 impl Slot {
     /// Where its kernel begins, bytes from the partition's start.
     pub fn kernel_offset(&self) -> u64 {
-        u64::from(self.layout.root_blocks) * BLOCK_BYTES as u64
+        self.layout.kernel().start * BLOCK_BYTES as u64
     }
 
     /// Its headers, signed, as they stand at the partition's end.

@@ -1,7 +1,7 @@
 //! Partitions by their GPT names.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use perigee_core::uevent;
@@ -14,16 +14,11 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// Between two looks; a look is a few dozen small reads of sysfs.
 const PERIOD: Duration = Duration::from_millis(20);
 
-/// The device of the partition `name`, if there is one now. Of two, the one whose device comes first in the alphabet.
+/// The device of the partition `name`, if there is one now.
 fn look(name: &str) -> Option<PathBuf> {
-    fs::read_dir("/sys/class/block")
-        .ok()?
-        .filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("uevent")).ok())
-        .filter_map(|uevent| {
-            uevent::partition(&uevent).and_then(|(found, device)| (found == name).then(|| PathBuf::from(device)))
-        })
-        .min()
-        .map(|device| PathBuf::from("/dev").join(device))
+    let uevents = fs::read_dir("/sys/class/block").ok()?;
+    let uevents = uevents.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("uevent")).ok());
+    uevent::find(name, uevents).map(|device| Path::new("/dev").join(device))
 }
 
 /// The device of the partition `name`; waits a bounded time for it.

@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use perigee_core::slot::copies::{self, COPIES, PLACES};
+use perigee_core::slot::copies::{self, COPIES, NAMES, PLACES};
 use perigee_core::slot::record::{RECORD_BYTES, Record};
 use perigee_core::slot::{Slot, State};
 use rustix::fs::OFlags;
@@ -17,7 +17,6 @@ use crate::block;
 use crate::logs::Logs;
 use crate::sys;
 
-const NAMES: [&str; COPIES] = ["state-0", "state-1", "state-2"];
 /// The loader's word on the kernel's command line for what it has started.
 const SLOT: &str = "perigee.slot=";
 

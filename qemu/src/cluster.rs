@@ -118,6 +118,9 @@ impl Cluster {
     /// Starts a node that is off, on its disk as it is.
     pub fn power_on(&mut self, node: usize) -> Result<()> {
         let config = self.config(node)?;
+        if let Disk::Recorded { log, .. } = &config.disk {
+            File::create(log).with_context(|| format!("create {}", log.display()))?;
+        }
         self.machines[node] = Some(Machine::start(&config)?);
         Ok(())
     }
@@ -200,11 +203,7 @@ impl Cluster {
             disk: match self.plan.disks {
                 Disks::Built => Disk::Raw(node.disk.clone()),
                 Disks::Fresh => Disk::Overlay(self.plan.overlay(node)),
-                Disks::Recorded => {
-                    let log = self.plan.log(node);
-                    File::create(&log).with_context(|| format!("create {}", log.display()))?;
-                    Disk::Recorded { overlay: self.plan.overlay(node), log }
-                }
+                Disks::Recorded => Disk::Recorded { overlay: self.plan.overlay(node), log: self.plan.log(node) },
             },
             storage: storage.clone(),
             network,

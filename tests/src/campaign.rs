@@ -11,7 +11,7 @@ mod workshop;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use perigee_image::build::Arch;
 
 use crate::lab::Lab;
@@ -46,7 +46,7 @@ pub struct Tally {
 
 impl Tally {
     /// Both.
-    pub fn and(self, other: Self) -> Self {
+    fn and(self, other: Self) -> Self {
         Self {
             tried: self.tried + other.tried,
             survived: self.survived + other.survived,
@@ -81,6 +81,45 @@ pub fn steps(suite: &mut Suite, lab: &mut Lab) {
             Ok(())
         });
     }
+}
+
+/// Makes `count` of the `faults` one after the other, the first of them at random, again from the beginning after the last;
+/// `make` gives a fault's name and how the node came back from it.
+fn in_turn<T>(
+    faults: &[T],
+    count: u32,
+    random: &mut Random,
+    mut make: impl FnMut(&T) -> (String, Result<String>),
+) -> Tally {
+    let mut tally = Tally::default();
+    let first = random.below(faults.len() as u64) as usize;
+    for fault in faults.iter().cycle().skip(first).take(count as usize) {
+        tally.tried += 1;
+        match make(fault) {
+            (name, Ok(how)) => {
+                println!("campaign: {name}: {how}");
+                tally.survived += 1;
+                tally.corrected += 1;
+            }
+            (name, Err(error)) => {
+                println!("campaign: {name}: {error:#}");
+                tally.lost += 1;
+            }
+        }
+    }
+    tally
+}
+
+/// Runs all `lanes` beside each other; gives the sum of their tallies, or the first error.
+fn beside<F: FnOnce() -> Result<Tally> + Send>(lanes: impl IntoIterator<Item = F>) -> Result<Tally> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = lanes.into_iter().map(|lane| scope.spawn(lane)).collect();
+        let mut tally = Tally::default();
+        for lane in running {
+            tally = tally.and(lane.join().map_err(|_| anyhow!("a lane panicked"))??);
+        }
+        Ok(tally)
+    })
 }
 
 /// SplitMix64 (Steele, Lea, Flood, 2014): every seed gives a different, repeatable row of numbers.

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use perigee_image::build::Arch;
 use perigee_image::disk::{DISK_BYTES, layout};
 use perigee_image::gpt::Partition;
-use perigee_qemu::disk;
+use perigee_qemu::{Plan, disk};
 
 use crate::lab::Lab;
 
@@ -36,6 +36,11 @@ impl Card {
     /// The image.
     pub fn path(&self) -> &Path {
         &self.image
+    }
+
+    /// Has a plan's first node live on a copy of it.
+    pub fn insert(&self, plan: &mut Plan) {
+        plan.nodes[0].disk.clone_from(&self.image);
     }
 
     /// The image, open to be changed.

@@ -12,12 +12,16 @@ use perigee_image::build::{Arch, Ctx};
 use perigee_image::node::{self, Built};
 use perigee_qemu::{Cluster, Kubectl, Plan};
 
+use crate::card::Card;
+
 /// How often a node is asked how it is.
 const PERIOD: Duration = Duration::from_secs(1);
 /// Memory of a test's machine: twice what a single node needs, MiB.
 const MEMORY_MIB: u32 = 1024;
 /// The service that answers us.
 const AGENT: &str = "agent";
+/// Services that write to data.
+const WRITERS: [&str; 2] = ["containerd", "etcd"];
 /// Longest times under emulation on a host with other things to do: ten times what is usual.
 pub const SERVICES_TIMEOUT: Duration = Duration::from_secs(600);
 /// Every service's own time to end, and the file systems'.
@@ -73,7 +77,15 @@ impl Lab {
         Ok(rig)
     }
 
-    /// The same, switched off.
+    /// The same, on `card` instead of a new disk.
+    pub fn rig_on(&mut self, card: &Card, arch: Arch, name: &str) -> Result<Rig> {
+        self.rig(arch, name, |plan| {
+            card.insert(plan);
+            Ok(())
+        })
+    }
+
+    /// The same as [`Lab::rig`], switched off.
     pub fn rig_off(&mut self, arch: Arch, name: &str, change: impl FnOnce(&mut Plan) -> Result<()>) -> Result<Rig> {
         let folder = self.folder(arch, name);
         let built = self.built(arch)?;
@@ -201,6 +213,18 @@ impl Rig {
             }
             std::thread::sleep(PERIOD.saturating_sub(asked.elapsed()));
         }
+    }
+
+    /// Waits until what writes to the first node's data is ready.
+    pub fn wait_writers(&mut self) -> Result<Status> {
+        self.wait("what writes to data is ready", SERVICES_TIMEOUT, |rig| {
+            let status = rig.status(0)?;
+            for name in WRITERS {
+                let now = service(&status, name)?;
+                ensure!(now.state == ServiceState::Ready, "{now:?}");
+            }
+            Ok(status)
+        })
     }
 
     /// Waits until every service of a node is ready.

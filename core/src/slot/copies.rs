@@ -18,8 +18,10 @@ use thiserror::Error;
 use super::State;
 use super::record::{RECORD_BYTES, Record};
 
-/// Partitions with a copy: `state-0`, `state-1`, `state-2`.
+/// How many partitions have a copy.
 pub const COPIES: usize = 3;
+/// Their names.
+pub const NAMES: [&str; COPIES] = ["state-0", "state-1", "state-2"];
 /// Places in a partition, one behind the other from its start.
 pub const PLACES: usize = 2;
 

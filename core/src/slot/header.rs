@@ -127,6 +127,11 @@ pub struct Layout {
 }
 
 impl Layout {
+    /// The kernel's blocks.
+    pub const fn kernel(&self) -> Range<u64> {
+        self.root_blocks as u64..self.data_blocks as u64
+    }
+
     /// Verity's tree.
     pub fn tree(&self) -> Tree {
         Tree::new(self.data_blocks)

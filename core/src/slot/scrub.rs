@@ -64,7 +64,7 @@ impl Tally {
 /// The slot's layout by its headers, of which a damaged one is written anew.
 ///
 /// `None`: there is no slot here, or nobody can tell any more what it was.
-pub fn headers<B: Blocks>(slot: &mut B, twin: Option<&mut B>, key: &VerifyingKey, tally: &mut Tally) -> Option<Layout> {
+fn headers<B: Blocks>(slot: &mut B, twin: Option<&mut B>, key: &VerifyingKey, tally: &mut Tally) -> Option<Layout> {
     let places = header_blocks(slot.count());
     let found = places.map(|at| read_one(slot, at).filter(|block| Header::decode(block, key).is_ok()));
     tally.read += HEADERS as u64;
@@ -109,6 +109,15 @@ pub struct Scrub {
 }
 
 impl Scrub {
+    /// A scrub of the slot that is here, whose headers have been seen to already; `begin` as for [`Scrub::new`].
+    ///
+    /// `None`: there is no slot here, or nobody can tell any more what it was.
+    pub fn open<B: Blocks>(slot: &mut B, twin: Option<&mut B>, key: &VerifyingKey, begin: u64) -> Option<Self> {
+        let mut tally = Tally::default();
+        let layout = headers(slot, twin, key, &mut tally)?;
+        Some(Self { tally, ..Self::new(layout, begin) })
+    }
+
     /// A scrub of a slot with `layout`, which begins about `begin` steps (modulo their number) from the first and then
     /// goes round: a node that is never up for long enough still reaches all of it.
     pub fn new(layout: Layout, begin: u64) -> Self {
@@ -123,6 +132,11 @@ impl Scrub {
     /// Steps in all, each about half a mebibyte.
     pub fn steps(&self) -> u64 {
         self.steps_of_tree() + self.fec.parity_blocks().div_ceil(HASHES)
+    }
+
+    /// What the slot's header says of it.
+    pub const fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// What was seen and done so far.

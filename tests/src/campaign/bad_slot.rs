@@ -15,6 +15,7 @@ use crate::machines::slots::wait_confirmed;
 
 /// Three tries of a slot that hangs in its second service, each ended by the watchdog or by PID 1.
 const BACK_TIMEOUT: Duration = Duration::from_secs(1200);
+
 /// One way to be no good.
 struct Bad {
     name: &'static str,
@@ -64,11 +65,7 @@ const ALL: [Bad; 24] = [
         ends: PANIC,
     },
     Bad { name: "root-of-another-version", make: |shop| shop.command_line(other_root_hash), ends: PANIC },
-    Bad {
-        name: "root-truncated",
-        make: |shop| shop.zeroed(|layout| blocks(0, u64::from(layout.root_blocks))),
-        ends: PANIC,
-    },
+    Bad { name: "root-truncated", make: |shop| shop.zeroed(|layout| blocks(0, layout.kernel().start)), ends: PANIC },
     Bad {
         name: "tree-truncated",
         make: |shop| shop.zeroed(|layout| blocks(layout.data_blocks.into(), layout.end_block.into())),
@@ -121,34 +118,16 @@ const ALL: [Bad; 24] = [
 /// As many ways as `count` says, one after the other; which of them is first is random.
 pub fn run(lab: &mut Lab, count: u32, mut random: Random) -> Result<Tally> {
     let mut shop = Workshop::new(lab)?;
-    let first = random.below(ALL.len() as u64) as usize;
-    let mut tally = Tally::default();
-    for bad in ALL.iter().cycle().skip(first).take(count as usize) {
-        tally.tried += 1;
-        let image = (bad.make)(&mut shop).with_context(|| format!("make {}", bad.name))?;
-        match back(shop.lab, bad, &image) {
-            Ok(how) => {
-                println!("campaign: {}: {how}", bad.name);
-                tally.survived += 1;
-                tally.corrected += 1;
-            }
-            Err(error) => {
-                println!("campaign: {}: {error:#}", bad.name);
-                tally.lost += 1;
-            }
-        }
-    }
-    Ok(tally)
+    Ok(super::in_turn(&ALL, count, &mut random, |bad| (bad.name.to_owned(), back(&mut shop, bad))))
 }
 
-/// Boots a node with the image in slot A, until slot B is confirmed; gives what the ledger says.
-fn back(lab: &mut Lab, bad: &Bad, image: &Image) -> Result<String> {
+/// Boots a node with a bad slot A, until slot B is confirmed; gives what the ledger says.
+fn back(shop: &mut Workshop<'_>, bad: &Bad) -> Result<String> {
+    let image = (bad.make)(shop).with_context(|| format!("make {}", bad.name))?;
+    let lab = &mut *shop.lab;
     let card = Card::new(lab, ARCH, "bad-slot")?;
     image.write(&card)?;
-    let mut rig = lab.rig(ARCH, "bad-slot", |plan| {
-        plan.nodes[0].disk = card.path().to_owned();
-        Ok(())
-    })?;
+    let mut rig = lab.rig_on(&card, ARCH, "bad-slot")?;
     let slots = rig.wait("slot-b runs", BACK_TIMEOUT, |rig| {
         let slots = rig.slots()?;
         ensure!(slots.running == "slot-b", "{} runs", slots.running);

@@ -9,8 +9,8 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, ensure};
 use ed25519_dalek::VerifyingKey;
-use perigee_core::slot::header::{BLOCK_BYTES, Header, Layout, header_blocks};
-use perigee_core::slot::scrub::{Blocks, Scrub, Tally as Found, headers};
+use perigee_core::slot::header::{BLOCK_BYTES, HEADERS, Header, Layout, header_blocks};
+use perigee_core::slot::scrub::{Blocks, Scrub, Tally as Found};
 use perigee_core::slot::verity::Block;
 use perigee_image::build::Arch;
 
@@ -18,7 +18,7 @@ use super::{Random, Tally};
 use crate::card::partition;
 use crate::lab::Lab;
 
-/// Scrubs beside each other: a slot is in memory twice for each.
+/// Scrubs beside each other: for each, a slot is in memory three times.
 const LANES: u32 = 2;
 /// Flips at the most, as a power of two: one block in thirty, and with a burst more than some codewords can take.
 const MOST_FLIPS_LOG2: u64 = 11;
@@ -68,25 +68,16 @@ pub fn run(lab: &mut Lab, count: u32, mut random: Random) -> Result<Tally> {
     let layout = Header::decode(&blocks[header as usize], &key)?.layout;
     let bench = Bench { good: Memory { blocks, unreadable: BTreeSet::new() }, layout, key };
     println!("campaign: slots of {} blocks", layout.end_block);
-    std::thread::scope(|scope| {
-        let lanes: Vec<_> = (0..LANES)
-            .map(|lane| {
-                let (bench, random) = (&bench, random.fork());
-                scope.spawn(move || bench.lane(lane, (lane..count).step_by(LANES as usize).len(), random))
-            })
-            .collect();
-        let mut tally = Tally::default();
-        for lane in lanes {
-            tally = tally.and(lane.join().map_err(|_| anyhow::anyhow!("a lane panicked"))??);
-        }
-        Ok(tally)
-    })
+    super::beside((0..LANES).map(|lane| {
+        let (bench, random) = (&bench, random.fork());
+        move || bench.lane(lane, (lane..count).step_by(LANES as usize).len(), random)
+    }))
 }
 
 impl Bench {
     fn lane(&self, lane: u32, count: usize, mut random: Random) -> Result<Tally> {
         let mut tally = Tally::default();
-        let (mut slot, mut twin) = (self.good.clone(), self.good.clone());
+        let [mut slot, mut twin, mut damaged] = [(); 3].map(|()| self.good.clone());
         for number in 0..count {
             slot.clone_from(&self.good);
             let flips = self.damage(&mut slot, &mut random);
@@ -95,7 +86,7 @@ impl Bench {
                 twin.clone_from(&self.good);
                 self.damage(&mut twin, &mut random);
             }
-            let damaged = slot.clone();
+            damaged.clone_from(&slot);
             tally.tried += 1;
             match self.scrub(&mut slot, with_twin.then_some(&mut twin), &damaged, &mut random) {
                 Ok(found) => {
@@ -148,19 +139,14 @@ impl Bench {
         damaged: &Memory,
         random: &mut Random,
     ) -> Result<Found> {
-        let mut found = Found::default();
-        let layout = headers(slot, twin.as_deref_mut(), &self.key, &mut found);
-        let Some(layout) = layout else {
+        let opened = Scrub::open(slot, twin.as_deref_mut(), &self.key, random.below(u64::MAX));
+        let Some(mut scrub) = opened else {
             // Both headers are gone: the loader starts the other slot.
-            return Ok(Found { lost: found.lost + 1, ..found });
+            return Ok(Found { lost: HEADERS as u64, ..Found::default() });
         };
-        ensure!(layout == self.layout, "another layout: {layout:?}");
-        let mut scrub = Scrub::new(layout, random.below(u64::MAX));
+        ensure!(scrub.layout() == self.layout, "another layout: {:?}", scrub.layout());
         while scrub.step(slot, twin.as_deref_mut()) {}
-        let body = scrub.tally();
-        found.corrected += body.corrected;
-        found.copied += body.copied;
-        found.lost += body.lost;
+        let found = scrub.tally();
         let mut wrong = 0;
         for (at, (now, good)) in (0..).zip(slot.blocks.iter().zip(&self.good.blocks)) {
             if now != good {

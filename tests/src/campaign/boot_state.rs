@@ -4,7 +4,7 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use perigee_core::slot::copies::PLACES;
+use perigee_core::slot::copies::{NAMES, PLACES};
 use perigee_core::slot::record::RECORD_BYTES;
 use perigee_image::build::Arch;
 
@@ -24,7 +24,7 @@ const DAMAGES: [&[&str]; 5] = [
     &["state-0", "state-2"],
     &["state-2"],
     // Made anew from the slots' own headers.
-    &["state-0", "state-1", "state-2"],
+    &NAMES,
 ];
 
 pub fn run(lab: &mut Lab, count: u32, mut random: Random) -> Result<Tally> {
@@ -67,10 +67,7 @@ fn on_machine(lab: &mut Lab, arch: Arch, damaged: &[&str], random: &mut Random) 
         let noise: Vec<u8> = (0..RECORD_BYTES * PLACES).map(|_| random.below(256) as u8).collect();
         card.open()?.write_all_at(&noise, partition(name)?.start)?;
     }
-    let mut rig = lab.rig(arch, "boot-state", |plan| {
-        plan.nodes[0].disk = card.path().to_owned();
-        Ok(())
-    })?;
+    let mut rig = lab.rig_on(&card, arch, "boot-state")?;
     let slots = rig.wait("slots are told", SERVICES_TIMEOUT, |rig| rig.slots())?;
     ensure!(slots.running == "slot-a", "{} runs", slots.running);
     let lost = slots.resets.iter().any(|reset| reset.cause == "state-lost");

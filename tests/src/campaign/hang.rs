@@ -35,23 +35,10 @@ const STAGES: [Stage; 3] = [Stage::Loader, Stage::Kernel, Stage::Pid1];
 
 pub fn run(lab: &mut crate::lab::Lab, count: u32, mut random: Random) -> Result<Tally> {
     let mut shop = Workshop::new(lab)?;
-    let first = random.below(STAGES.len() as u64) as usize;
-    let mut tally = Tally::default();
-    for stage in STAGES.into_iter().cycle().skip(first).take(count as usize) {
-        tally.tried += 1;
-        match one(&mut shop, stage) {
-            Ok(took) => {
-                println!("campaign: {stage:?}: reset after {:.1} s", took.as_secs_f64());
-                tally.survived += 1;
-                tally.corrected += 1;
-            }
-            Err(error) => {
-                println!("campaign: {stage:?}: {error:#}");
-                tally.lost += 1;
-            }
-        }
-    }
-    Ok(tally)
+    Ok(super::in_turn(&STAGES, count, &mut random, |stage| {
+        let took = one(&mut shop, *stage);
+        (format!("{stage:?}"), took.map(|took| format!("reset after {:.1} s", took.as_secs_f64())))
+    }))
 }
 
 /// Hangs a machine; gives the time from its last sign of life to the reset.
@@ -62,10 +49,7 @@ fn one(shop: &mut Workshop<'_>, stage: Stage) -> Result<Duration> {
         Stage::Kernel => shop.command_line(|line| line + " rootwait root=/dev/none")?.write(&card)?,
         Stage::Pid1 => {}
     }
-    let mut rig = shop.lab.rig(ARCH, "hang", |plan| {
-        plan.nodes[0].disk = card.path().to_owned();
-        Ok(())
-    })?;
+    let mut rig = shop.lab.rig_on(&card, ARCH, "hang")?;
     let firmware = rig.cluster.machine(0)?.console().wait_for(0, LOADER, SERVICES_TIMEOUT)?.at;
     let mut from = rig.cluster.machine(0)?.console().wait_for(0, HANDED_ON, SERVICES_TIMEOUT)?.at;
     if let Stage::Pid1 = stage {

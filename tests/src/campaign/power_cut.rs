@@ -8,14 +8,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use perigee_core::control::{DataOrigin, ServiceState};
+use perigee_core::control::DataOrigin;
 use perigee_image::build::Arch;
 use perigee_qemu::Disks;
 use perigee_qemu::recording::{Entry, Fate};
 
 use super::{Random, Tally};
 use crate::card::Card;
-use crate::lab::{Lab, Rig, SERVICES_TIMEOUT, service};
+use crate::lab::{Lab, Rig};
 use crate::machines::slots::wait_confirmed;
 
 /// Firmware, loader, kernel and PID 1's start under emulation.
@@ -25,13 +25,11 @@ const LATE: Duration = Duration::from_secs(25);
 /// So many lives in a row are cut before their slot is confirmed. With more the loader would leave both slots for golden,
 /// which stays for hours: as it should, and there would be nothing more to see.
 const MOST_UNCONFIRMED: u32 = 4;
-/// Services that write to data.
-const WRITERS: [&str; 2] = ["containerd", "etcd"];
 
 pub fn run(lab: &mut Lab, arch: Arch, count: u32, mut random: Random) -> Result<Tally> {
     let card = Card::new(lab, arch, "power-cut")?;
     let mut rig = lab.rig_off(arch, "power-cut", |plan| {
-        plan.nodes[0].disk = card.path().to_owned();
+        card.insert(plan);
         plan.disks = Disks::Recorded;
         Ok(())
     })?;
@@ -92,15 +90,7 @@ fn fate(entry: &Entry, random: &mut Random) -> Fate {
 
 /// Waits until what writes to the disk is up; gives whether data had to be mended.
 fn up(rig: &mut Rig, confirmed: bool) -> Result<bool> {
-    let status = rig.wait("what writes to the disk is up", SERVICES_TIMEOUT, |rig| {
-        let status = rig.status(0)?;
-        for name in WRITERS {
-            let now = service(&status, name)?;
-            ensure!(now.state == ServiceState::Ready, "{now:?}");
-        }
-        Ok(status)
-    })?;
-    let origin = status.data.origin;
+    let origin = rig.wait_writers()?.data.origin;
     ensure!(matches!(origin, DataOrigin::Clean | DataOrigin::Repaired), "data is {origin:?}: what was there is lost");
     let slots = rig.slots()?;
     ensure!(slots.running != "golden", "golden runs: {slots:?}");

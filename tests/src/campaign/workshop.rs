@@ -144,8 +144,7 @@ pub const fn blocks(from: u64, to: u64) -> Range<u64> {
 
 /// So many bytes of the kernel.
 pub fn kernel(layout: &Layout, from: u64, length: u64) -> Range<u64> {
-    let start = u64::from(layout.root_blocks) * BLOCK_BYTES as u64;
-    let end = u64::from(layout.data_blocks) * BLOCK_BYTES as u64;
+    let Range { start, end } = blocks(layout.kernel().start, layout.kernel().end);
     start + from..end.min((start + from).saturating_add(length))
 }
 

@@ -27,10 +27,7 @@ pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
     let card = Card::new(lab, arch, "boots")?;
     card.flip("slot-a", lab.built(arch)?.slot.kernel_offset() + 4096, 3)?;
     let mut rig = checks.check("pid-1", || {
-        let mut rig = lab.rig(arch, "boots", |plan| {
-            plan.nodes[0].disk = card.path().to_owned();
-            Ok(())
-        })?;
+        let mut rig = lab.rig_on(&card, arch, "boots")?;
         rig.cluster.machine(0)?.console().wait_for(0, stage::PID1, SERVICES_TIMEOUT)?;
         Ok(rig)
     })?;

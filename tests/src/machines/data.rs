@@ -6,18 +6,16 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use perigee_core::control::{DataOrigin, ServiceState};
+use perigee_core::control::DataOrigin;
 use perigee_image::build::Arch;
 use perigee_image::disk::{DISK_BYTES, layout};
 use perigee_image::gpt::{self, Guid, Partition};
 
 use crate::card::{Card, OWNER, partition};
-use crate::lab::{Lab, Rig, SERVICES_TIMEOUT, service};
+use crate::lab::{Lab, Rig};
 use crate::suite::Checks;
 
 const DATA: &str = "data";
-/// Services that write to data.
-const WRITERS: [&str; 2] = ["containerd", "etcd"];
 /// How much is copied at a time; chunks of zeros are left out.
 const CHUNK_BYTES: usize = 1 << 20;
 /// Blocks left free, so that the files' own metadata has room: 1 MiB, well below what anything can work with.
@@ -63,21 +61,14 @@ pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
 fn life(lab: &mut Lab, arch: Arch, card: &Card, damage: Damage) -> Result<Rig> {
     apply(damage, card).with_context(|| format!("damage {}", card.path().display()))?;
     let mut rig = lab.rig(arch, "data", |plan| {
-        plan.nodes[0].disk = card.path().to_owned();
+        card.insert(plan);
         if damage == Damage::Missing {
             // Everything that would be on the card is in memory.
             plan.nodes[0].memory_mib *= 2;
         }
         Ok(())
     })?;
-    let status = rig.wait("what writes to data is ready", SERVICES_TIMEOUT, |rig| {
-        let status = rig.status(0)?;
-        for name in WRITERS {
-            let now = service(&status, name)?;
-            ensure!(now.state == ServiceState::Ready, "{now:?}");
-        }
-        Ok(status)
-    })?;
+    let status = rig.wait_writers()?;
     let origin = status.data.origin;
     ensure!(origin == damage.expected(), "expected {:?}, the node says {:?}", damage.expected(), status.data);
     // What stands on those is the same whatever has happened: the worst, once, is enough.
