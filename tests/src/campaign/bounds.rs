@@ -24,6 +24,11 @@ pub fn recovery(specs: &[Spec], service: &str, fault: Fault) -> Option<Duration>
     Some(detection + starts + MARGIN)
 }
 
+/// Whether `service` is started after `other`, or after what is.
+pub fn waits_for(specs: &[Spec], service: &str, other: &str) -> bool {
+    with_predecessors(specs, service).iter().skip(1).any(|spec| spec.name == other)
+}
+
 /// Ending, waiting and starting one service.
 fn start(spec: &Spec) -> Duration {
     spec.stop.timeout + spec.restart.max + spec.ready_timeout
@@ -65,6 +70,13 @@ mod tests {
         let specs = [a, b];
         assert_eq!(recovery(&specs, "a", Fault::Kill), Some(of_a + MARGIN));
         assert_eq!(recovery(&specs, "b", Fault::Kill), Some(of_a + of_b + MARGIN));
+    }
+
+    #[test]
+    fn it_waits_for_all_that_comes_before() {
+        let specs = [spec("a", ""), spec("b", "after = [\"a\"]"), spec("c", "after = [\"b\"]")];
+        assert!(waits_for(&specs, "c", "a") && waits_for(&specs, "c", "b"));
+        assert!(!waits_for(&specs, "a", "c") && !waits_for(&specs, "a", "a"));
     }
 
     #[test]
