@@ -14,7 +14,7 @@ use crate::lab::{Lab, Rig, service};
 
 /// Machines beside each other: a node that waits for a hang to be found out, or for a back-off to be over, needs no
 /// processor.
-const MACHINES: u32 = 3;
+const MACHINES: u32 = 2;
 /// Longest pause between two faults. All services may be down at the same time, so that faults meet: a hang is found out
 /// after a minute; one at a time, a thousand faults would take a day.
 const PAUSE: Duration = Duration::from_secs(4);
