@@ -305,6 +305,8 @@ impl Go {
             .env("CGO_ENABLED", "0")
             .env("GOAMD64", "v1")
             .env("GOARM64", "v8.0")
+            // The compiler is a Go program: with more memory it takes 0.85 of the processor's time (CoreDNS from nothing).
+            .env("GOGC", "400")
             .env_remove("GOEXPERIMENT");
         command
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use ed25519_dalek::VerifyingKey;
 use perigee_core::mission::{self, Mission};
 use perigee_core::slot::copies::{NAMES, PLACES, place_of};
@@ -70,23 +70,27 @@ pub fn build(ctx: &Ctx, arch: Arch, mission_path: &Path, out: &Path) -> Result<B
     // What fails at once goes before what takes half an hour.
     let specs = services::load(&ctx.repo.join("rootfs/services"))?;
 
-    stage(1, "kernel");
-    let kernel = kernel::build(ctx, arch)?;
-    stage(2, "programs");
-    let parts = parts(ctx, arch)?;
+    stage(1, "kernel and programs");
+    // Beside each other: a linker uses one processor, and leaves the others to the kernel's compilers.
+    let (kernel, parts) = std::thread::scope(|scope| {
+        let kernel = scope.spawn(|| kernel::build(ctx, arch));
+        let parts = parts(ctx, arch);
+        (kernel.join().unwrap_or_else(|_| Err(anyhow!("the kernel's build panicked"))), parts)
+    });
+    let (kernel, parts) = (kernel?, parts?);
     let mkfs = native::mkfs_erofs(ctx)?;
     let kubectl = install(&go::kubectl(ctx)?, &out.join("bin"), "kubectl")?;
-    stage(3, "root file system");
+    stage(2, "root file system");
     let rootfs = rootfs::build(ctx, arch, &mkfs, &parts, Kind::Node)?;
     let golden = rootfs::build(ctx, arch, &mkfs, &parts, Kind::Golden)?;
     println!("build: root {} has {:.1} MB", rootfs.version, rootfs.bytes as f64 / 1e6);
-    stage(4, "certificates");
+    stage(3, "certificates");
     let pki = folder.join("pki");
     pki::ensure(&pki, &mission)?;
     let kubeconfig = folder.join("kubeconfig");
     let text_for_people = config::kubeconfig(&pki, &mission.name, HOST_API_SERVER, "admin")?;
     pki::write(&kubeconfig, text_for_people.as_bytes(), true)?;
-    stage(5, "disks");
+    stage(4, "disks");
     let key = SlotKey::find(&out.join("keys"))?;
     let loader = loader::build(ctx, arch, &key)?;
     let esp = esp::build(ctx, arch, &loader)?;
@@ -171,7 +175,7 @@ fn state(folder: &Path) -> Result<PathBuf> {
 }
 
 fn stage(number: u32, name: &str) {
-    println!("build: stage {number} of 5: {name}");
+    println!("build: stage {number} of 4: {name}");
 }
 
 /// Copies a program for people to `folder`: it outlives the cache.
