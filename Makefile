@@ -23,8 +23,8 @@ export PERIGEE_CACHE ?= $(HOME)/.cache/perigee
 clone := $(firstword $(shell printf %s "$(CURDIR)" | sha256sum | cut -c 1-12))
 export CARGO_TARGET_DIR ?= $(PERIGEE_CACHE)/target-$(clone)
 
-perigee := cargo run --quiet --release -p perigee --
-tests := cargo run --quiet --release -p perigee-tests --
+perigee := cargo run --quiet -p perigee --
+tests := cargo run --quiet -p perigee-tests --
 
 .PHONY: help run build test bench campaign clean-cache setup
 help:

@@ -47,7 +47,7 @@ fn in_process(lab: &Lab, count: u32, random: &mut Random) -> Result<()> {
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(&lab.ctx().repo)
-        .args(["test", "--quiet", "--release", "--package=perigee-core", "--test=boot_state", "a_life_full_of_faults"])
+        .args(["test", "--quiet", "--package=perigee-core", "--test=boot_state", "a_life_full_of_faults"])
         .args(["--", "--nocapture"])
         .env("PERIGEE_FAULTS", count.to_string())
         .env("PERIGEE_SEED", random.below(u64::MAX).to_string());
