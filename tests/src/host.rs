@@ -13,7 +13,7 @@ use crate::tidy;
 /// How much of a failed command's output is shown, bytes.
 const TAIL_BYTES: usize = 8 * 1024;
 
-/// Runs all of them on the clone of `ctx`.
+/// Runs those of the clone of `ctx` that need nothing of an image.
 pub fn steps(suite: &mut Suite, ctx: &Ctx) {
     let repo = &ctx.repo;
     suite.step("tidy", || tidy::run(repo));
@@ -30,6 +30,10 @@ pub fn steps(suite: &mut Suite, ctx: &Ctx) {
         let program = native::cargo_deny(ctx)?;
         run(Command::new(program).current_dir(repo).args(["check", "bans", "licenses", "sources"])).map(drop)
     });
+}
+
+/// Tests our own Go code. Most of what that compiles an image for this host has, too: it is not to run beside its build.
+pub fn go(suite: &mut Suite, ctx: &Ctx) {
     suite.step("go", || go::test(ctx));
 }
 

@@ -1,6 +1,7 @@
 //! Machines for tests: images are built once for each architecture, machines run on copies of their disks.
 
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -18,6 +19,8 @@ use crate::card::Card;
 const PERIOD: Duration = Duration::from_secs(1);
 /// Memory of a test's machine: twice what a single node needs, MiB.
 const MEMORY_MIB: u32 = 1024;
+/// `nice` adds this to a priority (nice(2)).
+const LOWEST_PRIORITY: i32 = 19;
 /// The service that answers us.
 const AGENT: &str = "agent";
 /// Services that write to data.
@@ -35,12 +38,18 @@ pub struct Lab {
     ctx: Ctx,
     out: PathBuf,
     built: Vec<(Arch, Built)>,
+    building: Vec<(Arch, JoinHandle<Result<Built>>)>,
 }
 
 impl Lab {
     /// A lab for the clone at `repo`, below `out/test` of it.
     pub fn new(repo: &Path) -> Result<Self> {
-        Ok(Self { ctx: Ctx::new(repo.to_owned())?, out: repo.join("out/test"), built: Vec::new() })
+        Ok(Self {
+            ctx: Ctx::new(repo.to_owned())?,
+            out: repo.join("out/test"),
+            built: Vec::new(),
+            building: Vec::new(),
+        })
     }
 
     /// The clone's root, and the cache.
@@ -48,14 +57,33 @@ impl Lab {
         &self.ctx
     }
 
+    /// Begins to build the mission at the clone's top for `arch`, with what processors have left over: machines run
+    /// beside it as if it were not there.
+    pub fn prepare(&mut self, arch: Arch) {
+        let (ctx, mission, out) = (self.ctx.clone(), self.mission(), self.out.clone());
+        let building = std::thread::spawn(move || {
+            // Of this thread alone, and of the programs that it starts. If it is refused, it only takes longer.
+            let _ = rustix::process::nice(LOWEST_PRIORITY);
+            node::build(&ctx, arch, &mission, &out)
+        });
+        self.building.push((arch, building));
+    }
+
     /// The mission at the clone's top for `arch`, built once.
     pub fn built(&mut self, arch: Arch) -> Result<&Built> {
         if let Some(i) = self.built.iter().position(|(for_arch, _)| *for_arch == arch) {
             return Ok(&self.built[i].1);
         }
-        let built = self.build(arch, &self.ctx.repo.join("mission.toml"))?;
+        let built = match self.building.iter().position(|(for_arch, _)| *for_arch == arch) {
+            Some(i) => self.building.swap_remove(i).1.join().map_err(|_| anyhow!("the build panicked"))??,
+            None => self.build(arch, &self.mission())?,
+        };
         self.built.push((arch, built));
         self.built.last().map(|(_, built)| built).context("just built")
+    }
+
+    fn mission(&self) -> PathBuf {
+        self.ctx.repo.join("mission.toml")
     }
 
     /// The folder of the keys that sign slots.

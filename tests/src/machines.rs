@@ -12,31 +12,51 @@ use perigee_image::hardening::{self, Hardening};
 use perigee_image::rootfs::MAX_BYTES;
 
 use crate::lab::Lab;
-use crate::suite::Suite;
+use crate::suite::{Checks, Suite};
 
-/// Builds images and runs all of them, one after the other: two emulated machines beside each other on two processors
-/// take more than twice as long each (measured: 241 s instead of 105 s to the demo's first answer).
-pub fn steps(suite: &mut Suite, lab: &mut Lab) {
-    for arch in Arch::ALL {
-        suite.group(&format!("image-{}", arch.name()), |checks| {
-            let slot_bytes = checks.check("build", || Ok(lab.built(arch)?.rootfs.bytes))?;
-            checks.check("slot-size", || {
-                ensure!(slot_bytes <= MAX_BYTES, "the slot has {slot_bytes} bytes, at most {MAX_BYTES} may be");
-                Ok(())
-            })?;
-            checks.check("hardening", || hardened(lab, arch))
-        });
-        let name = |test: &str| format!("{test}-{}", arch.name());
-        suite.group(&name("boots"), |checks| boots::run(lab, arch, checks));
-        suite.group(&name("link"), |checks| link::run(lab, arch, checks));
-        suite.group(&name("data"), |checks| data::run(lab, arch, checks));
+/// A step for one architecture, whose name goes before the architecture's.
+type Step = (&'static str, fn(&mut Lab, Arch, &mut Checks) -> Result<()>);
+
+const IMAGE: Step = ("image", image);
+const MACHINES: [Step; 2] = [("boots", boots::run), ("data", data::run)];
+
+/// Begins to build the image for `arch` beside whatever comes next, if a step wants it.
+pub fn prepare(suite: &Suite, lab: &mut Lab, arch: Arch) {
+    if MACHINES.iter().chain([&IMAGE]).any(|(name, _)| suite.wants(&of(name, arch))) {
+        lab.prepare(arch);
     }
-    suite.step("no-api-server-x86_64", || slots::confirmed_without_api_server(lab, Arch::X86_64));
+}
+
+/// Waits for the image for `arch`, and looks at it.
+pub fn image_step(suite: &mut Suite, lab: &mut Lab, arch: Arch) {
+    let (name, run) = IMAGE;
+    suite.group(&of(name, arch), |checks| run(lab, arch, checks));
+}
+
+/// Runs machines, one after the other: two emulated ones beside each other on two processors take more than twice as
+/// long each (measured: 241 s instead of 105 s to the demo's first answer).
+pub fn steps(suite: &mut Suite, lab: &mut Lab, arch: Arch) {
+    for (name, run) in MACHINES {
+        suite.group(&of(name, arch), |checks| run(lab, arch, checks));
+    }
     // The controller and its driver are the same on both; one of them is enough. An emulated card takes minutes, and
     // this step has not been seen to its end yet: it runs when it is asked for.
-    if suite.asks_for("sd-card") {
-        suite.step("sd-card-x86_64", || storage::sd_card(lab, Arch::X86_64));
+    if arch == Arch::X86_64 && suite.asks_for("sd-card") {
+        suite.step("sd-card-x86_64", || storage::sd_card(lab, arch));
     }
+}
+
+fn of(step: &str, arch: Arch) -> String {
+    format!("{step}-{}", arch.name())
+}
+
+fn image(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
+    let slot_bytes = checks.check("build", || Ok(lab.built(arch)?.rootfs.bytes))?;
+    checks.check("slot-size", || {
+        ensure!(slot_bytes <= MAX_BYTES, "the slot has {slot_bytes} bytes, at most {MAX_BYTES} may be");
+        Ok(())
+    })?;
+    checks.check("hardening", || hardened(lab, arch))
 }
 
 /// At least this share of kernel-hardening-checker's checks is OK, and the report gives a reason for each other one.

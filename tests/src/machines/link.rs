@@ -4,44 +4,38 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use perigee_core::control::Status;
-use perigee_image::build::Arch;
 
-use crate::lab::{Lab, SERVICES_TIMEOUT};
-use crate::suite::Checks;
+use crate::lab::{Rig, SERVICES_TIMEOUT};
 
-/// What PID 1 says on the console when every service is ready for the first time, and when the vitals have held for
-/// long enough.
+/// What PID 1 says on the console when every service is ready for the first time.
 const NODE_READY: &str = "node=ready";
-const CONFIRMED: &str = "slot=slot-a state=confirmed";
 
 /// Between the last service's readiness and the plug: the clocks of node and host are compared, and an emulated node's
 /// runs unevenly.
 const QUIET: Duration = Duration::from_secs(10);
 
-pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
-    let mut rig = checks.check("services-ready-without", || {
-        let mut rig = lab.rig(arch, "link", |plan| {
-            plan.link = false;
-            Ok(())
-        })?;
-        rig.cluster.machine(0)?.console().wait_for(0, NODE_READY, SERVICES_TIMEOUT)?;
-        Ok(rig)
+/// Every service becomes ready; nobody can ask the node, so the console says it.
+pub fn services_ready(rig: &mut Rig) -> Result<()> {
+    rig.cluster.machine(0)?.console().wait_for(0, NODE_READY, SERVICES_TIMEOUT).map(drop)
+}
+
+/// The vitals have held for long enough.
+pub fn confirmed(rig: &mut Rig, slot: &str) -> Result<()> {
+    let says = format!("slot={slot} state=confirmed");
+    rig.cluster.machine(0)?.console().wait_for(0, &says, SERVICES_TIMEOUT).map(drop)
+}
+
+/// The plug is put in: the node answers, and no service has waited for that.
+pub fn plug(rig: &mut Rig) -> Result<()> {
+    std::thread::sleep(QUIET);
+    rig.cluster.machine(0)?.set_link(true)?;
+    let plugged = Instant::now();
+    // Taken before the question: an answer is as old as its way back is long.
+    let (ago, status) = rig.wait("the agent answers", SERVICES_TIMEOUT, |rig| {
+        let ago = plugged.elapsed();
+        Ok((ago, rig.status(0)?))
     })?;
-    checks.check("confirmed-without", || {
-        rig.cluster.machine(0)?.console().wait_for(0, CONFIRMED, SERVICES_TIMEOUT).map(drop)
-    })?;
-    checks.check("reached-when-it-is-back", || {
-        std::thread::sleep(QUIET);
-        rig.cluster.machine(0)?.set_link(true)?;
-        let plugged = Instant::now();
-        // Taken before the question: an answer is as old as its way back is long.
-        let (ago, status) = rig.wait("the agent answers", SERVICES_TIMEOUT, |rig| {
-            let ago = plugged.elapsed();
-            Ok((ago, rig.status(0)?))
-        })?;
-        ready_before(&status, ago)
-    })?;
-    checks.check("demo-answers", || rig.wait_answering()).map(drop)
+    ready_before(&status, ago)
 }
 
 /// Every service was ready longer ago than `ago`.

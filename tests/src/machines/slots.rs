@@ -4,18 +4,23 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use perigee_core::control::{Request, Slots};
-use perigee_image::build::Arch;
 
-use crate::lab::{Lab, Rig, SERVICES_TIMEOUT};
+use crate::lab::{Rig, SERVICES_TIMEOUT, service};
 
 /// All vitals hold, and then for a minute.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(600 + 60);
 /// Three slots' blocks, hashed by an emulated processor.
 const SCRUB_TIMEOUT: Duration = Duration::from_secs(900);
 
+/// This slot runs.
+pub fn runs(slots: &Slots, slot: &str) -> Result<()> {
+    ensure!(slots.running == slot, "{} runs", slots.running);
+    Ok(())
+}
+
 /// The loader has found slot A's kernel to be wrong, has said so, and has started slot B.
 pub fn rejected(slots: &Slots) -> Result<()> {
-    ensure!(slots.running == "slot-b", "{} runs", slots.running);
+    runs(slots, "slot-b")?;
     let reset = slots.resets.first().context("nothing in the ledger")?;
     ensure!(reset.slot == "slot-a" && reset.cause == "rejected", "the ledger begins with {reset:?}");
     ensure!(reset.words == "the kernel's SHA-256 differs", "the ledger says {:?}", reset.words);
@@ -26,10 +31,13 @@ pub fn rejected(slots: &Slots) -> Result<()> {
 pub fn wait_confirmed(rig: &mut Rig, slot: &str) -> Result<()> {
     rig.wait(&format!("{slot} is confirmed"), CONFIRM_TIMEOUT, |rig| {
         let slots = rig.slots()?;
-        let confirmed = slots.slots.iter().any(|now| now.name == slot && now.standing == "confirmed");
-        ensure!(confirmed, "{:?}", slots.slots);
+        ensure!(is_confirmed(&slots, slot), "{:?}", slots.slots);
         Ok(())
     })
+}
+
+fn is_confirmed(slots: &Slots, slot: &str) -> bool {
+    slots.slots.iter().any(|now| now.name == slot && now.standing == "confirmed")
 }
 
 /// Has all slots read: the one wrong block is found and mended.
@@ -53,22 +61,22 @@ pub fn golden(rig: &mut Rig) -> Result<()> {
     rig.tell(&Request::RebootInto { slot: "golden".to_owned() })?;
     let slots = rig.wait("golden runs", SERVICES_TIMEOUT, |rig| {
         let slots = rig.slots()?;
-        ensure!(slots.running == "golden", "{} runs", slots.running);
+        runs(&slots, "golden")?;
         Ok(slots)
     })?;
     ensure!(slots.once.is_none() && slots.resets.last().is_some_and(|reset| reset.cause == "command"), "{slots:?}");
     Ok(())
 }
 
-/// A slot is confirmed although no API server has ever answered: another slot could not cure that.
-pub fn confirmed_without_api_server(lab: &mut Lab, arch: Arch) -> Result<()> {
-    let mut rig = lab.rig(arch, "no-api-server", |_| Ok(()))?;
-    rig.wait("the API server is ended", SERVICES_TIMEOUT, |rig| {
-        rig.tell(&Request::Stop { service: "kube-apiserver".to_owned() })
-    })?;
-    wait_confirmed(&mut rig, "slot-a")?;
+/// A slot that has just started is confirmed although no API server answers in this boot: another slot could not cure
+/// that.
+pub fn confirmed_without_api_server(rig: &mut Rig, slot: &str) -> Result<()> {
+    let api_server = || "kube-apiserver".to_owned();
+    rig.wait("the API server is ended", SERVICES_TIMEOUT, |rig| rig.tell(&Request::Stop { service: api_server() }))?;
+    ensure!(!is_confirmed(&rig.slots()?, slot), "{slot} is confirmed already");
+    wait_confirmed(rig, slot)?;
     let status = rig.status(0)?;
-    let api_server = crate::lab::service(&status, "kube-apiserver")?;
-    ensure!(api_server.first_ready_ms.is_none(), "{api_server:?}");
-    Ok(())
+    let stopped = service(&status, &api_server())?;
+    ensure!(stopped.first_ready_ms.is_none(), "{stopped:?}");
+    rig.tell(&Request::Start { service: api_server() })
 }
