@@ -76,7 +76,7 @@ pub fn run(lab: &mut Lab, name: &str, count: u32, seed: Option<u64>) -> Result<b
 pub fn steps(suite: &mut Suite, lab: &mut Lab, arch: Arch) {
     const SEED: u64 = 1;
     let campaigns: &[_] = match arch {
-        Arch::X86_64 => &[("bit-flip", 6), ("power-cut", 3), ("hang", 1)],
+        Arch::X86_64 => &[("bit-flip", 6), ("power-cut", 2), ("hang", 1)],
         Arch::Aarch64 => &[("power-cut-aarch64", 2)],
     };
     for &(name, count) in campaigns {

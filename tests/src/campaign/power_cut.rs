@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use perigee_core::control::DataOrigin;
+use perigee_core::slot::TRIES;
 use perigee_image::build::Arch;
 use perigee_qemu::Disks;
 use perigee_qemu::recording::{Entry, Fate};
@@ -22,62 +23,101 @@ use crate::machines::slots::wait_confirmed;
 const EARLY: Duration = Duration::from_secs(14);
 /// How long a node lives that is up.
 const LATE: Duration = Duration::from_secs(25);
-/// So many lives in a row are cut before their slot is confirmed. With more the loader would leave both slots for golden,
-/// which stays for hours: as it should, and there would be nothing more to see.
-const MOST_UNCONFIRMED: u32 = 4;
+/// Machines beside each other: one that waits for its slot to be confirmed needs no processor.
+const MACHINES: u32 = 2;
+/// So many starts in a row are cut before a slot is confirmed: a third one would leave the first slot for good, which has
+/// never lived until then.
+const MOST_UNCONFIRMED: u32 = TRIES as u32 - 1;
+/// The same once a slot has lived: another one is tried after it, and with that one's confirmation it has one try again.
+/// After more the loader would leave both slots for golden, which stays for hours: as it should, and there would be nothing
+/// more to see.
+const MOST_UNCONFIRMED_LATER: u32 = TRIES as u32;
+
+/// One machine and what it has been through.
+struct Lane {
+    name: char,
+    card: Card,
+    rig: Rig,
+    random: Random,
+    tally: Tally,
+    /// Starts since a slot was last confirmed.
+    unconfirmed: u32,
+    /// How many of them there may be.
+    most_unconfirmed: u32,
+}
 
 pub fn run(lab: &mut Lab, arch: Arch, count: u32, mut random: Random) -> Result<Tally> {
-    let card = Card::new(lab, arch, "power-cut")?;
-    let mut rig = lab.rig_off(arch, "power-cut", |plan| {
-        card.insert(plan);
-        plan.disks = Disks::Recorded;
-        Ok(())
-    })?;
-    let memory_mib = rig.cluster.nodes()[0].memory_mib;
-    let mut tally = Tally::default();
-    let mut unconfirmed = 0;
-    while tally.survived < count {
-        rig.cluster.power_on(0)?;
-        let last = tally.tried == count;
-        let early = !last && unconfirmed < MOST_UNCONFIRMED && random.below(2) == 0;
-        if early {
-            std::thread::sleep(random.time(EARLY));
-        } else {
-            // All cuts since the last time it was up are behind it.
-            match up(&mut rig, unconfirmed >= MOST_UNCONFIRMED) {
-                Ok(mended) => {
-                    tally.survived = tally.tried;
-                    tally.corrected += u32::from(mended);
+    let mut lanes = Vec::new();
+    for (name, number) in ('a'..).zip(0..MACHINES.min(count)) {
+        let folder = format!("power-cut-{name}");
+        let card = Card::new(lab, arch, &folder)?;
+        let rig = lab.rig_off(arch, &folder, |plan| {
+            card.insert(plan);
+            plan.disks = Disks::Recorded;
+            Ok(())
+        })?;
+        let share = (number..count).step_by(MACHINES as usize).count() as u32;
+        let (random, tally) = (random.fork(), Tally::default());
+        let most_unconfirmed = MOST_UNCONFIRMED;
+        lanes.push((Lane { name, card, rig, random, tally, unconfirmed: 0, most_unconfirmed }, share));
+    }
+    // The machines end with the thread that has started them, which is the lane's.
+    super::beside(lanes.iter_mut().map(|(lane, share)| || lane.run(*share)))
+}
+
+impl Lane {
+    fn run(&mut self, count: u32) -> Result<Tally> {
+        while self.tally.survived < count {
+            self.rig.cluster.power_on(0)?;
+            let last = self.tally.tried == count;
+            let must_confirm = self.unconfirmed >= self.most_unconfirmed;
+            let early = !last && !must_confirm && self.random.below(2) == 0;
+            if early {
+                std::thread::sleep(self.random.time(EARLY));
+            } else {
+                // All cuts since the last time it was up are behind it.
+                match up(&mut self.rig, must_confirm) {
+                    Ok(mended) => {
+                        self.tally.survived = self.tally.tried;
+                        self.tally.corrected += u32::from(mended);
+                    }
+                    Err(error) => {
+                        println!("campaign: {} after {} cuts: {error:#}", self.name, self.tally.tried);
+                        self.tally.lost = self.tally.tried - self.tally.survived;
+                        return Ok(self.tally);
+                    }
                 }
-                Err(error) => {
-                    println!("campaign: after {} cuts: {error:#}", tally.tried);
-                    tally.lost = tally.tried - tally.survived;
-                    return Ok(tally);
+                if must_confirm {
+                    (self.unconfirmed, self.most_unconfirmed) = (0, MOST_UNCONFIRMED_LATER);
                 }
+                if last {
+                    break;
+                }
+                std::thread::sleep(self.random.time(LATE));
             }
-            if last {
-                break;
-            }
-            std::thread::sleep(random.time(LATE));
+            self.cut(if early { "early" } else { "when up" })?;
+            self.unconfirmed += u32::from(!must_confirm);
         }
-        let recording = rig.cluster.power_cut_recorded(0)?;
+        Ok(self.tally)
+    }
+
+    /// Pulls the plug, and does to the card what the machine's requests did.
+    fn cut(&mut self, when: &str) -> Result<()> {
+        let recording = self.rig.cluster.power_cut_recorded(0)?;
         let mut undone = 0;
-        recording.replay(&card.open()?, |entry| {
-            let fate = fate(entry, &mut random);
+        recording.replay(&self.card.open()?, |entry| {
+            let fate = fate(entry, &mut self.random);
             undone += u32::from(fate != Fate::Kept);
             fate
         })?;
+        let memory_mib = self.rig.cluster.nodes()[0].memory_mib;
+        self.rig.cluster.renew(0, memory_mib)?;
+        self.tally.tried += 1;
         let (all, unflushed) = (recording.entries.len(), recording.entries.len() - recording.unflushed());
-        rig.cluster.renew(0, memory_mib)?;
-        tally.tried += 1;
-        unconfirmed = if !early && unconfirmed >= MOST_UNCONFIRMED { 0 } else { unconfirmed + 1 };
-        let when = if early { "early" } else { "when up" };
-        println!(
-            "campaign: #{} {when}: {all} requests, {unflushed} not flushed, {undone} dropped or torn",
-            tally.tried
-        );
+        let Self { name, tally: Tally { tried, .. }, .. } = self;
+        println!("campaign: {name} #{tried} {when}: {all} requests, {unflushed} not flushed, {undone} dropped or torn");
+        Ok(())
     }
-    Ok(tally)
 }
 
 fn fate(entry: &Entry, random: &mut Random) -> Fate {
