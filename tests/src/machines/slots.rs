@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use perigee_core::control::{Request, Slots};
+use perigee_core::slot::TRIES;
 
 use crate::lab::{Rig, SERVICES_TIMEOUT, service};
 
@@ -36,8 +37,9 @@ pub fn wait_confirmed(rig: &mut Rig, slot: &str) -> Result<()> {
     })
 }
 
+/// In this start: it has back the try that the loader took off.
 fn is_confirmed(slots: &Slots, slot: &str) -> bool {
-    slots.slots.iter().any(|now| now.name == slot && now.standing == "confirmed")
+    slots.slots.iter().any(|now| now.name == slot && now.standing == "confirmed" && now.tries_left == TRIES)
 }
 
 /// Has all slots read: the one wrong block is found and mended.
