@@ -16,15 +16,15 @@ use perigee_qemu::recording::{Entry, Fate};
 
 use super::{Random, Tally};
 use crate::card::Card;
-use crate::lab::{Lab, Rig};
-use crate::machines::slots::wait_confirmed;
+use crate::lab::{Lab, Rig, SERVICES_TIMEOUT};
+use crate::machines::slots::confirmed_without_api_server;
 
 /// Firmware, loader, kernel and PID 1's start under emulation.
 const EARLY: Duration = Duration::from_secs(14);
 /// How long a node lives that is up.
 const LATE: Duration = Duration::from_secs(25);
-/// Machines beside each other: one that waits for its slot to be confirmed needs no processor.
-const MACHINES: u32 = 2;
+/// Machines beside each other: one that waits for its slot to be confirmed needs hardly any processor.
+const MACHINES: u32 = 4;
 /// So many starts in a row are cut before a slot is confirmed: a third one would leave the first slot for good, which has
 /// never lived until then.
 const MOST_UNCONFIRMED: u32 = TRIES as u32 - 1;
@@ -129,15 +129,16 @@ fn fate(entry: &Entry, random: &mut Random) -> Fate {
 }
 
 /// Waits until what writes to the disk is up; gives whether data had to be mended.
-fn up(rig: &mut Rig, confirmed: bool) -> Result<bool> {
-    let origin = rig.wait_writers()?.data.origin;
-    ensure!(matches!(origin, DataOrigin::Clean | DataOrigin::Repaired), "data is {origin:?}: what was there is lost");
-    let slots = rig.slots()?;
+fn up(rig: &mut Rig, confirm: bool) -> Result<bool> {
+    let slots = rig.wait("slots are told", SERVICES_TIMEOUT, |rig| rig.slots())?;
     ensure!(slots.running != "golden", "golden runs: {slots:?}");
     let lost = slots.resets.iter().find(|reset| reset.cause == "state-lost");
     ensure!(lost.is_none(), "the boot state was lost: {lost:?}");
-    if confirmed {
-        wait_confirmed(rig, &slots.running).context("after cuts")?;
+    if confirm {
+        // It has no part in that, and takes most of an emulated processor's time.
+        confirmed_without_api_server(rig, &slots.running).context("after cuts")?;
     }
+    let origin = rig.wait_writers()?.data.origin;
+    ensure!(matches!(origin, DataOrigin::Clean | DataOrigin::Repaired), "data is {origin:?}: what was there is lost");
     Ok(origin == DataOrigin::Repaired)
 }
