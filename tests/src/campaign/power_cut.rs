@@ -5,10 +5,10 @@
 //! was not flushed is dropped, kept or torn, request by request ([`perigee_qemu::recording`]); the next life begins with what
 //! that left on the card.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use perigee_core::control::DataOrigin;
+use perigee_core::control::{DataOrigin, Slots};
 use perigee_core::slot::TRIES;
 use perigee_image::build::Arch;
 use perigee_qemu::Disks;
@@ -19,7 +19,7 @@ use crate::card::Card;
 use crate::lab::{Lab, Rig, SERVICES_TIMEOUT};
 use crate::machines::slots::confirmed_without_api_server;
 
-/// Firmware, loader, kernel and PID 1's start under emulation.
+/// Firmware, loader, kernel and PID 1's start under emulation, until it is known how long they take here.
 const EARLY: Duration = Duration::from_secs(14);
 /// How long a node lives that is up.
 const LATE: Duration = Duration::from_secs(25);
@@ -44,6 +44,8 @@ struct Lane {
     unconfirmed: u32,
     /// How many of them there may be.
     most_unconfirmed: u32,
+    /// From power to the agent's first answer, in the last life that came so far.
+    early: Duration,
 }
 
 pub fn run(lab: &mut Lab, arch: Arch, count: u32, mut random: Random) -> Result<Tally> {
@@ -59,7 +61,7 @@ pub fn run(lab: &mut Lab, arch: Arch, count: u32, mut random: Random) -> Result<
         let share = (number..count).step_by(MACHINES as usize).count() as u32;
         let (random, tally) = (random.fork(), Tally::default());
         let most_unconfirmed = MOST_UNCONFIRMED;
-        lanes.push((Lane { name, card, rig, random, tally, unconfirmed: 0, most_unconfirmed }, share));
+        lanes.push((Lane { name, card, rig, random, tally, unconfirmed: 0, most_unconfirmed, early: EARLY }, share));
     }
     // The machines end with the thread that has started them, which is the lane's.
     super::beside(lanes.iter_mut().map(|(lane, share)| || lane.run(*share)))
@@ -68,15 +70,18 @@ pub fn run(lab: &mut Lab, arch: Arch, count: u32, mut random: Random) -> Result<
 impl Lane {
     fn run(&mut self, count: u32) -> Result<Tally> {
         while self.tally.survived < count {
+            let begin = Instant::now();
             self.rig.cluster.power_on(0)?;
             let last = self.tally.tried == count;
             let must_confirm = self.unconfirmed >= self.most_unconfirmed;
             let early = !last && !must_confirm && self.random.below(2) == 0;
             if early {
-                std::thread::sleep(self.random.time(EARLY));
+                std::thread::sleep(self.random.time(self.early));
             } else {
                 // All cuts since the last time it was up are behind it.
-                match up(&mut self.rig, must_confirm) {
+                let answers = self.rig.wait("slots are told", SERVICES_TIMEOUT, |rig| rig.slots());
+                self.early = begin.elapsed();
+                match answers.and_then(|slots| up(&mut self.rig, &slots, must_confirm)) {
                     Ok(mended) => {
                         self.tally.survived = self.tally.tried;
                         self.tally.corrected += u32::from(mended);
@@ -95,14 +100,15 @@ impl Lane {
                 }
                 std::thread::sleep(self.random.time(LATE));
             }
-            self.cut(if early { "early" } else { "when up" })?;
-            self.unconfirmed += u32::from(!must_confirm);
+            let requests = self.cut(if early { "early" } else { "when up" })?;
+            // Before it starts a slot the loader writes that it does.
+            self.unconfirmed += u32::from(!must_confirm && requests > 0);
         }
         Ok(self.tally)
     }
 
-    /// Pulls the plug, and does to the card what the machine's requests did.
-    fn cut(&mut self, when: &str) -> Result<()> {
+    /// Pulls the plug, and does to the card what the machine's requests did; gives how many there were.
+    fn cut(&mut self, when: &str) -> Result<usize> {
         let recording = self.rig.cluster.power_cut_recorded(0)?;
         let mut undone = 0;
         recording.replay(&self.card.open()?, |entry| {
@@ -116,7 +122,7 @@ impl Lane {
         let (all, unflushed) = (recording.entries.len(), recording.entries.len() - recording.unflushed());
         let Self { name, tally: Tally { tried, .. }, .. } = self;
         println!("campaign: {name} #{tried} {when}: {all} requests, {unflushed} not flushed, {undone} dropped or torn");
-        Ok(())
+        Ok(all)
     }
 }
 
@@ -129,8 +135,7 @@ fn fate(entry: &Entry, random: &mut Random) -> Fate {
 }
 
 /// Waits until what writes to the disk is up; gives whether data had to be mended.
-fn up(rig: &mut Rig, confirm: bool) -> Result<bool> {
-    let slots = rig.wait("slots are told", SERVICES_TIMEOUT, |rig| rig.slots())?;
+fn up(rig: &mut Rig, slots: &Slots, confirm: bool) -> Result<bool> {
     ensure!(slots.running != "golden", "golden runs: {slots:?}");
     let lost = slots.resets.iter().find(|reset| reset.cause == "state-lost");
     ensure!(lost.is_none(), "the boot state was lost: {lost:?}");
