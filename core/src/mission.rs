@@ -42,8 +42,6 @@ pub const ROLES: &[&str] = &[CONTROL_PLANE, WORKER];
 
 /// Port of the API server.
 const API_SERVER_PORT: u16 = 6443;
-/// Port that etcd serves its clients on.
-const ETCD_CLIENT_PORT: u16 = 2379;
 /// Port that etcd's members talk to each other on.
 const ETCD_PEER_PORT: u16 = 2380;
 /// The place of the API server's Service in the service range: Kubernetes takes the first address itself.
@@ -100,7 +98,6 @@ pub const VARIABLES: &[&str] = &[
     "CLUSTER_DOMAIN",
     "CLUSTER_NAME",
     "ETCD_INITIAL_CLUSTER",
-    "ETCD_SERVERS",
     "KUBELET_WAIT_FOR",
     "LEADER_ELECT",
     "NODE_ADDRESS",
@@ -132,19 +129,14 @@ impl Mission {
             Some(first) if !own_api_server => first.address.address,
             _ => Ipv4Addr::LOCALHOST,
         };
-        let etcd = |each: &dyn Fn(&Node) -> String| self.control_plane().map(each).collect::<Vec<_>>().join(",");
+        let member = |node: &Node| format!("{}=https://{}:{ETCD_PEER_PORT}", node.name, node.address.address);
         Variables::from([
             // Where this node's clients of the API server go: its own one where it has one.
             ("API_SERVER", format!("https://{api_server}:{API_SERVER_PORT}")),
             ("CLUSTER_DOMAIN", self.cluster_domain.clone()),
             ("CLUSTER_NAME", self.name.clone()),
             // `name=peer URL` of each of etcd's members.
-            (
-                "ETCD_INITIAL_CLUSTER",
-                etcd(&|node| format!("{}=https://{}:{ETCD_PEER_PORT}", node.name, node.address.address)),
-            ),
-            // Client URLs of etcd's members.
-            ("ETCD_SERVERS", etcd(&|node| format!("https://{}:{ETCD_CLIENT_PORT}", node.address.address))),
+            ("ETCD_INITIAL_CLUSTER", self.control_plane().map(member).collect::<Vec<_>>().join(",")),
             // What the kubelet leaves the processor to for a bounded time at boot: this node's API server, if any.
             (
                 "KUBELET_WAIT_FOR",

@@ -130,7 +130,6 @@ fn variables_of_a_single_control_plane_node() {
         ("CLUSTER_DOMAIN", "cluster.local"),
         ("CLUSTER_NAME", "first-light"),
         ("ETCD_INITIAL_CLUSTER", "node-1=https://10.0.2.15:2380"),
-        ("ETCD_SERVERS", "https://10.0.2.15:2379"),
         ("KUBELET_WAIT_FOR", "https:127.0.0.1:6443/readyz"),
         ("LEADER_ELECT", "false"),
         ("NODE_ADDRESS", "10.0.2.15"),
@@ -162,7 +161,6 @@ fn variables_of_a_worker_and_of_three_control_plane_nodes() {
         second["ETCD_INITIAL_CLUSTER"],
         "cp-1=https://10.0.2.1:2380,cp-2=https://10.0.2.2:2380,cp-3=https://10.0.2.3:2380"
     );
-    assert_eq!(second["ETCD_SERVERS"], "https://10.0.2.1:2379,https://10.0.2.2:2379,https://10.0.2.3:2379");
     assert_eq!((&*second["API_SERVER"], &*second["LEADER_ELECT"]), ("https://127.0.0.1:6443", "true"));
     assert_eq!(second["REGISTER_TAINTS"], "node-role.kubernetes.io/control-plane=:NoSchedule");
 }

@@ -22,11 +22,10 @@ const MOUNT_POINT: &str = "/config/";
 
 /// Certificates with their keys: those of every node, and those of the control plane.
 const PAIRS: [&str; 2] = ["kubelet", "agent"];
-const CONTROL_PLANE_PAIRS: [&str; 8] = [
+const CONTROL_PLANE_PAIRS: [&str; 7] = [
     "addons",
     "apiserver",
     "apiserver-kubelet-client",
-    "apiserver-etcd-client",
     "etcd",
     "front-proxy-client",
     "kube-controller-manager",

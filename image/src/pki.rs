@@ -34,7 +34,7 @@ const RECORD: &str = "issued.json";
 pub enum Authority {
     /// API server, kubelets, and everyone who talks to them.
     Cluster,
-    /// etcd and its clients: who has such a certificate can read and write everything.
+    /// etcd's members: who has such a certificate can read and write everything.
     Etcd,
     /// The API server when it passes requests on to extension API servers.
     FrontProxy,
@@ -151,7 +151,6 @@ fn plan_control_plane(mission: &Mission, node: &Node, leaves: &mut Vec<Leaf>) {
         local("kube-scheduler"),
         // Its right to the kubelets' API is a role binding among the manifests, not membership of system:masters.
         Leaf::client(path("apiserver-kubelet-client"), Authority::Cluster, kubelet_client, None),
-        Leaf::client(path("apiserver-etcd-client"), Authority::Etcd, "kube-apiserver-etcd-client", None),
         etcd,
         Leaf::client(path("front-proxy-client"), Authority::FrontProxy, "front-proxy-client", None),
         Leaf::client(path("controller-manager"), Authority::Cluster, "system:kube-controller-manager", None),

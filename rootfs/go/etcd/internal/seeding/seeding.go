@@ -7,7 +7,6 @@ package seeding
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -15,14 +14,13 @@ import (
 	"slices"
 	"time"
 
-	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"perigee/seedfile"
 )
 
-const usage = "usage: etcd-seed FILE ENDPOINT AUTHORITY CERTIFICATE KEY\n" +
-	"example: etcd-seed /usr/share/perigee/seed https://127.0.0.1:2379 etcd-ca.crt client.crt client.key\n"
+const usage = "usage: etcd-seed FILE ENDPOINT\n" +
+	"example: etcd-seed /usr/share/perigee/seed unix:///run/etcd/client.sock\n"
 
 const (
 	// registry is what every key of a cluster begins with (kube-apiserver's --etcd-prefix, and a slash).
@@ -38,12 +36,12 @@ const (
 
 // Main is the program with its arguments; it returns the exit code: 0 done or nothing to do, 1 failed, 2 wrong use.
 func Main(ctx context.Context, args []string) int {
-	if len(args) != 5 {
+	if len(args) != 2 {
 		fmt.Fprintf(os.Stderr, "etcd-seed: %d arguments\n%s", len(args), usage)
 		return 2
 	}
 	started := time.Now()
-	result, err := run(ctx, args[0], args[1], transport.TLSInfo{TrustedCAFile: args[2], CertFile: args[3], KeyFile: args[4]})
+	result, err := run(ctx, args[0], args[1])
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "etcd-seed: file=%s error=%q\n", args[0], err)
 		return 1
@@ -60,14 +58,10 @@ const (
 	notEmpty result = "not-empty"
 )
 
-func run(ctx context.Context, path, endpoint string, files transport.TLSInfo) (result, error) {
+func run(ctx context.Context, path, endpoint string) (result, error) {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
-	credentials, err := files.ClientConfig()
-	if err != nil {
-		return "", fmt.Errorf("read certificates: %w", err)
-	}
-	client, err := connect(endpoint, credentials)
+	client, err := connect(endpoint)
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", endpoint, err)
 	}
@@ -75,10 +69,9 @@ func run(ctx context.Context, path, endpoint string, files transport.TLSInfo) (r
 	return seed(ctx, client, path)
 }
 
-func connect(endpoint string, credentials *tls.Config) (*clientv3.Client, error) {
+func connect(endpoint string) (*clientv3.Client, error) {
 	return clientv3.New(clientv3.Config{
 		Endpoints: []string{endpoint},
-		TLS:       credentials,
 		Logger:    zap.NewNop(), // what matters comes back as an error
 	})
 }
