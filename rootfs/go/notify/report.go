@@ -11,6 +11,9 @@ const (
 	pollPeriod = 100 * time.Millisecond
 	// pollShare bounds what asking costs while starting: a check that took t is not repeated before pollShare*t.
 	pollShare = 4
+	// pollLongest bounds that in turn: a check that takes longer has mostly waited, which costs nothing. An API server
+	// that starts slowly takes connections long before it answers them.
+	pollLongest = time.Second
 	// checkDeadline is how long one check may take where there is no watchdog time to derive it from.
 	checkDeadline = 10 * time.Second
 	// reportsPerWatchdog is how many reports fit in a watchdog time, so that one may be lost or late.
@@ -80,7 +83,8 @@ func poll(ctx context.Context, check Check) error {
 		if within(ctx, checkDeadline, check) == nil {
 			return nil
 		}
-		if err := sleep(ctx, max(pollPeriod, pollShare*time.Since(started))); err != nil {
+		pause := min(max(pollPeriod, pollShare*time.Since(started)), pollLongest)
+		if err := sleep(ctx, pause); err != nil {
 			return err
 		}
 	}

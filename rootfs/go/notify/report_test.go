@@ -98,12 +98,29 @@ func TestReportsGoOnWhenTheProgramIsWellAgain(t *testing.T) {
 	}
 }
 
-func TestASlowStartIsNotAskedMoreThanAFifthOfTheTime(t *testing.T) {
+func TestACheckThatWaitedLongIsSoonMadeAgain(t *testing.T) {
+	late := func(context.Context) error { time.Sleep(checkDeadline / 2); return errSick }
+	for name, first := range map[string]Check{"no answer": hangs, "a late one": late} {
+		asked := 0
+		ready := func(ctx context.Context) error {
+			if asked++; asked == 1 {
+				return first(ctx)
+			}
+			return nil
+		}
+		sent, _ := told(t, ready, answers(nil), 0, checkDeadline+2*pollLongest)
+		if !slices.Equal(sent, []string{"READY=1", "at ready"}) {
+			t.Errorf("%s: sent %v", name, sent)
+		}
+	}
+}
+
+func TestAStartingProgramIsNotAskedMoreThanAFifthOfTheTime(t *testing.T) {
 	asked := 0
-	slow := func(context.Context) error { asked++; time.Sleep(time.Second); return errSick }
+	slow := func(context.Context) error { asked++; time.Sleep(pollPeriod); return errSick }
 	told(t, slow, answers(nil), 0, 50*time.Second)
-	if asked > 11 {
-		t.Errorf("asked %d times in 50 s at 1 s each", asked)
+	if asked > 101 {
+		t.Errorf("asked %d times in 50 s at 0.1 s each", asked)
 	}
 }
 
