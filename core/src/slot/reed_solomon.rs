@@ -87,8 +87,12 @@ pub struct Uncorrectable;
 pub struct Code {
     roots: usize,
     /// What a byte that leaves the shift register adds to it, for each byte.
-    feedback: [[u8; MAX_ROOTS]; 256],
+    feedback: [Register; 256],
 }
+
+/// The encoder's shift register: its first byte, the next to leave, is the first word's lowest. Words of eight bytes are
+/// shifted and added in a quarter of the time that single bytes take.
+type Register = [u64; MAX_ROOTS / 8];
 
 impl Code {
     /// The code with `roots` bytes of parity, at least one and at most 24.
@@ -103,10 +107,14 @@ impl Code {
                 *coefficient = mul(*coefficient, power(root)) ^ shifted;
             }
         }
-        let mut feedback = [[0; MAX_ROOTS]; 256];
+        let mut feedback = [Register::default(); 256];
         for (row, byte) in feedback.iter_mut().zip(0..=255) {
-            for (place, coefficient) in row.iter_mut().zip(generator[..roots].iter().rev()) {
+            let mut bytes = [0; MAX_ROOTS];
+            for (place, coefficient) in bytes.iter_mut().zip(generator[..roots].iter().rev()) {
                 *place = mul(byte, *coefficient);
+            }
+            for (word, bytes) in row.iter_mut().zip(bytes.as_chunks().0) {
+                *word = u64::from_le_bytes(*bytes);
             }
         }
         Self { roots, feedback }
@@ -119,16 +127,16 @@ impl Code {
 
     /// The parity of `data`, into `parity`, which has as many bytes as the code has roots.
     pub fn encode(&self, data: impl Iterator<Item = u8>, parity: &mut [u8]) {
-        let mut register = [0; MAX_ROOTS];
-        for byte in data {
-            let row = &self.feedback[usize::from(byte ^ register[0])];
-            register.copy_within(1.., 0);
-            register[MAX_ROOTS - 1] = 0;
-            for (place, add) in register.iter_mut().zip(row) {
-                *place ^= add;
-            }
-        }
-        parity.copy_from_slice(&register[..self.roots]);
+        let register = self.remainder(data);
+        let bytes = register.iter().flat_map(|word| word.to_le_bytes());
+        parity.iter_mut().zip(bytes).for_each(|(place, byte)| *place = byte);
+    }
+
+    fn remainder(&self, data: impl Iterator<Item = u8>) -> Register {
+        data.fold(Register::default(), |[low, middle, high], byte| {
+            let [add_low, add_middle, add_high] = self.feedback[usize::from(byte ^ low as u8)];
+            [(low >> 8 | middle << 56) ^ add_low, (middle >> 8 | high << 56) ^ add_middle, (high >> 8) ^ add_high]
+        })
     }
 
     /// Corrects a word in place; `erasures` are places in it that are known to be wrong. A word that cannot be corrected
@@ -139,19 +147,19 @@ impl Code {
             return Ok(());
         }
         let locator = self.locator(&syndromes, erasures).ok_or(Uncorrectable)?;
+        let wrong = locator.iter().rposition(|coefficient| *coefficient != 0).ok_or(Uncorrectable)?;
         let mut corrected = *word;
         let mut found = 0;
         for (place, byte) in corrected.iter_mut().enumerate() {
             // The first byte is the coefficient of x^254.
             let degree = WORD_BYTES - 1 - place;
             let inverse = power(WORD_BYTES - degree);
-            if value(&locator, inverse) == 0 {
+            if value(&locator[..=wrong], inverse) == 0 {
                 *byte ^= self.error(&syndromes, &locator, degree).ok_or(Uncorrectable)?;
                 found += 1;
             }
         }
-        let degree = locator.iter().rposition(|coefficient| *coefficient != 0);
-        if degree != Some(found) || self.syndromes(&corrected) != [0; MAX_ROOTS] {
+        if wrong != found || self.syndromes(&corrected) != [0; MAX_ROOTS] {
             return Err(Uncorrectable);
         }
         *word = corrected;
@@ -159,10 +167,21 @@ impl Code {
     }
 
     /// The word's values at the roots: all zero for a word of the code.
+    ///
+    /// They are those of its remainder modulo the generator, which is what its parity should be less what it is.
     fn syndromes(&self, word: &[u8; WORD_BYTES]) -> [u8; MAX_ROOTS] {
+        let (data, parity) = word.split_at(self.data_bytes());
+        let mut remainder = [0; MAX_ROOTS];
+        let remainder = &mut remainder[..self.roots];
+        self.encode(data.iter().copied(), remainder);
+        for (place, byte) in remainder.iter_mut().zip(parity) {
+            *place ^= byte;
+        }
         let mut syndromes = [0; MAX_ROOTS];
-        for (root, syndrome) in syndromes[..self.roots].iter_mut().enumerate() {
-            *syndrome = word.iter().fold(0, |sum, byte| mul(sum, power(root)) ^ byte);
+        if remainder.iter().any(|byte| *byte != 0) {
+            for (root, syndrome) in syndromes[..self.roots].iter_mut().enumerate() {
+                *syndrome = remainder.iter().fold(0, |sum, byte| mul(sum, power(root)) ^ byte);
+            }
         }
         syndromes
     }
