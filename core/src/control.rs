@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::inspect::{Inspection, Processes};
 use crate::reset::Entry;
 use crate::slot::{Slot, Standing, State};
+use crate::update::Release;
 
 /// Longest request line: a verb and a name; anything longer is a mistake or an attack.
 pub const MAX_REQUEST_BYTES: usize = 4 * 1024;
@@ -71,6 +72,44 @@ pub enum Request {
     },
     /// Orderly power-off.
     PowerOff,
+    /// A slot is about to be written: it is not to be started. PID 1 takes it from the agent alone, as the next two.
+    SlotClear {
+        /// Which: `slot-a` or `slot-b`, and not the one that runs.
+        slot: String,
+    },
+    /// A slot was written and is whole.
+    SlotWritten {
+        /// Which.
+        slot: String,
+        /// With it confirmed, no older release is taken any more.
+        floor: Release,
+    },
+    /// A slot is to be started first from now on.
+    SlotPrefer {
+        /// Which.
+        slot: String,
+    },
+    /// An update begins, or goes on; the agent answers, as the next four, PID 1 refuses.
+    UpdateBegin {
+        /// The bundle's manifest, in hexadecimal digits.
+        manifest: String,
+    },
+    /// A piece of the update's payload. Its bytes follow the line.
+    UpdatePut {
+        /// Where it stands in the payload: a multiple of 1,024.
+        at: u64,
+        /// Its length, at most [`crate::update::pieces::PIECE_BYTES`].
+        bytes: u64,
+    },
+    /// How far the update is.
+    Update,
+    /// Start the updated slot as soon as it is whole, or at a time by the node's clock.
+    UpdateActivate {
+        /// Seconds since 1970-01-01T00:00:00Z; at once unless said.
+        at: Option<u64>,
+    },
+    /// Forget the update; a slot that was written stays as it is, and is not started.
+    UpdateCancel,
     /// Processes with their memory, and the node's counters; the agent answers, PID 1 refuses.
     Processes,
     /// Facts of the running node; the agent answers, PID 1 refuses.
@@ -80,7 +119,16 @@ pub enum Request {
 impl Request {
     /// Whether asking twice does no more than asking once.
     pub const fn is_question(&self) -> bool {
-        matches!(self, Self::Status | Self::Logs { .. } | Self::Slots | Self::Scrubs | Self::Processes | Self::Inspect)
+        matches!(
+            self,
+            Self::Status
+                | Self::Logs { .. }
+                | Self::Slots
+                | Self::Scrubs
+                | Self::Update
+                | Self::Processes
+                | Self::Inspect
+        )
     }
 }
 
@@ -108,6 +156,8 @@ pub enum Response {
     Slots(Slots),
     /// To [`Request::Scrubs`].
     Scrubs(Scrubs),
+    /// To [`Request::Update`], [`Request::UpdateBegin`] and [`Request::UpdatePut`].
+    Update(Update),
     /// To [`Request::Processes`].
     Processes(Processes),
     /// To [`Request::Inspect`].
@@ -177,6 +227,8 @@ pub struct Slots {
     pub starts: u32,
     /// How often all slots had lost all their tries since one was confirmed.
     pub rounds: u8,
+    /// The oldest release that an update may bring.
+    pub floor: Release,
     /// All, in the order of the disk.
     pub slots: Vec<SlotStatus>,
     /// How the last starts ended, the oldest first.
@@ -236,6 +288,7 @@ impl Slots {
             once: state.once.map(name),
             starts: state.starts,
             rounds: state.rounds,
+            floor: state.floor,
             slots: Slot::ALL.map(slot).into(),
             resets: state.ledger.entries().map(reset).collect(),
         }
@@ -268,6 +321,67 @@ pub struct SlotScrub {
     pub copied: u64,
     /// Wrong, and nothing has what they should be.
     pub lost: u64,
+}
+
+/// How far an update is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// Where it is.
+    pub phase: UpdatePhase,
+    /// Which bundle: [`crate::update::manifest::id`], in hexadecimal digits.
+    pub bundle: Option<String>,
+    /// The image's version.
+    pub version: Option<String>,
+    /// The slot that it goes to.
+    pub slot: Option<String>,
+    /// Length of its payload.
+    pub payload_bytes: u64,
+    /// Of them, what has come.
+    pub here_bytes: u64,
+    /// What has not, from its start on: first byte, and the one behind the last. At most [`MAX_GAPS`] such gaps.
+    pub missing: Vec<(u64, u64)>,
+    /// While the slot is written and read again: blocks done, and all of them.
+    pub blocks: Option<(u64, u64)>,
+    /// When it is started by itself, seconds since 1970 by the node's clock.
+    pub activate_at: Option<u64>,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// Images that a patch can be for.
+    pub bases: Vec<Base>,
+    /// The oldest release that is taken.
+    pub floor: Option<Release>,
+}
+
+/// Gaps in a payload that one answer tells of.
+pub const MAX_GAPS: usize = 256;
+
+/// An image that a patch can be for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Base {
+    /// The slot that has it.
+    pub slot: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// Where an update is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpdatePhase {
+    /// There is none.
+    None,
+    /// Its payload is on the way.
+    Receiving,
+    /// All of it is here; the slot is being written, then read.
+    Writing,
+    /// The slot is whole, and waits to be started.
+    Ready,
+    /// It is being tried.
+    Activated,
+    /// It runs, and its vitals hold.
+    Confirmed,
+    /// It was refused, or did not live.
+    Failed,
 }
 
 /// One service.

@@ -1,5 +1,5 @@
-//! Perigee's decisions: boot state and slots, resets, the watchdog, the service graph, service files, the mission, the
-//! control protocol.
+//! Perigee's decisions: boot state and slots, resets, the watchdog, the service graph, service files, the mission, updates,
+//! the control protocol.
 //!
 //! No I/O, no clock, no thread, no `std`: the loader, PID 1, the agent, the image builder and the simulator run
 //! the same functions.
@@ -18,4 +18,5 @@ pub mod service;
 pub mod slot;
 pub mod spec;
 pub mod uevent;
+pub mod update;
 pub mod watchdog;

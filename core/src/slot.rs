@@ -15,11 +15,13 @@
 //! gets one more, after a pause that grows: a node never gives up, and never boots in circles at full rate.
 //!
 //! How it stands on the disk is in [`record`], how the copies are read and written is in [`copies`], what is in a slot
-//! is in [`header`], how its blocks are checked and mended is in [`verity`], and who looks for the wrong ones in [`scrub`].
+//! is in [`header`], how its blocks are checked and mended is in [`verity`], who looks for the wrong ones in [`scrub`],
+//! and how a slot is written in [`writing`].
 
 use core::time::Duration;
 
 use crate::reset::{Cause, Entry, Ledger};
+use crate::update::Release;
 
 pub mod copies;
 pub mod header;
@@ -27,6 +29,7 @@ pub mod record;
 pub mod reed_solomon;
 pub mod scrub;
 pub mod verity;
+pub mod writing;
 
 /// How often a slot is started in a row without its vitals holding. One lost start is bad luck (a power cut, a bit
 /// that flipped in memory), two can be; three are the slot.
@@ -80,6 +83,15 @@ impl Side {
         match self {
             Self::A => Slot::A,
             Self::B => Slot::B,
+        }
+    }
+
+    /// The one that `slot` is; `None` for golden.
+    pub const fn of(slot: Slot) -> Option<Self> {
+        match slot {
+            Slot::A => Some(Self::A),
+            Slot::B => Some(Self::B),
+            Slot::Golden => None,
         }
     }
 
@@ -138,6 +150,10 @@ pub struct State {
     pub standings: [Standing; 3],
     /// How often tries had to be given again since the vitals of [`Slot::A`] or [`Slot::B`] held.
     pub rounds: u8,
+    /// The oldest release that an update may bring, unless it says that it goes back.
+    pub floor: Release,
+    /// What the floor becomes when an updated slot is confirmed.
+    pub next_floor: Option<(Side, Release)>,
     /// Starts so far.
     pub starts: u32,
     /// What was started last.
@@ -187,6 +203,8 @@ impl State {
             once: None,
             standings: has_image.map(|has| if has { Standing::Trying { left: TRIES } } else { Standing::Empty }),
             rounds: 0,
+            floor: Release::default(),
+            next_floor: None,
             starts: 0,
             last: None,
             ledger: Ledger::default(),
@@ -238,8 +256,11 @@ impl State {
     /// The vitals of the running slot held. Golden's say nothing of the others: their pauses go on growing.
     ///
     /// With the others', slots that have lived before get one try again: what ended them may have been the power. One
-    /// that has never lived stays passed over.
+    /// that has never lived stays passed over. An updated slot that lives raises the floor as its bundle said.
     pub fn confirm(&mut self, slot: Slot) {
+        if let Some((_, floor)) = self.next_floor.take_if(|(side, _)| side.slot() == slot) {
+            self.floor = self.floor.max(floor);
+        }
         if slot != Slot::Golden {
             self.rounds = 0;
             self.standings = self.standings.map(|standing| match standing {
@@ -251,14 +272,22 @@ impl State {
     }
 
     /// A slot is about to be written: until it is whole, it is not to be started.
-    pub fn clear(&mut self, slot: Slot) {
-        self.standings[slot as usize] = Standing::Empty;
-        self.once = self.once.filter(|once| *once != slot);
+    pub fn clear(&mut self, side: Side) {
+        self.standings[side.slot() as usize] = Standing::Empty;
+        self.once = self.once.filter(|once| *once != side.slot());
+        self.next_floor = self.next_floor.filter(|(next, _)| *next != side);
     }
 
-    /// A slot was written and is whole.
-    pub fn written(&mut self, slot: Slot) {
-        self.standings[slot as usize] = Standing::Trying { left: TRIES };
+    /// A slot was written and is whole. `floor` is what its bundle says of older releases.
+    pub fn written(&mut self, side: Side, floor: Release) {
+        self.standings[side.slot() as usize] = Standing::Trying { left: TRIES };
+        self.next_floor = Some((side, floor));
+    }
+
+    /// An updated slot is to be started first from now on.
+    pub fn prefer(&mut self, side: Side) {
+        self.preferred = side;
+        self.once = None;
     }
 
     /// How long golden runs before it gives the others another try, if nobody tells it what to do.

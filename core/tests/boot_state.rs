@@ -7,6 +7,7 @@ use perigee_core::reset::{Cause, Entry, LEDGER_ENTRIES, WORDS_BYTES};
 use perigee_core::slot::copies::{COPIES, Found, Lost, PLACES, Places, place_of, read};
 use perigee_core::slot::record::{Error, RECORD_BYTES, Record};
 use perigee_core::slot::{Rejected, Side, Slot, Standing, State};
+use perigee_core::update::Release;
 use perigee_core::watchdog::Vital;
 use random::Random;
 use sha2::{Digest, Sha256};
@@ -81,7 +82,7 @@ fn row(random: &mut Random, length: usize) -> Vec<Record> {
     while row.len() < length {
         let mut state = record.state.clone();
         let slot = *random.pick(&Slot::ALL);
-        match random.below(7) {
+        match random.below(8) {
             0 => state.confirm(slot),
             1 => {
                 state.end(Cause::Vital(*random.pick(&Vital::ALL)), random.next() as u32, "kubelet: PLEG is not healthy")
@@ -89,7 +90,8 @@ fn row(random: &mut Random, length: usize) -> Vec<Record> {
             2 => state.reject(slot, "the kernel's SHA-256 differs"),
             3 => state.once = Some(slot),
             4 => state.account(Some(Cause::Watchdog)),
-            5 => state.preferred = state.preferred.other(),
+            5 => state.prefer(state.preferred.other()),
+            6 => state.written(state.preferred, Release(random.next())),
             _ => drop(state.choose(Rejected::default())),
         }
         record = record.followed_by(state);

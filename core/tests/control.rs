@@ -3,12 +3,13 @@
 mod random;
 
 use perigee_core::control::{
-    Data, DataOrigin, Fault, Link, MAX_LINE_BYTES, MAX_REQUEST_BYTES, Request, Response, ServiceState, ServiceStatus,
-    Slots, Status,
+    Base, Data, DataOrigin, Fault, Link, MAX_GAPS, MAX_LINE_BYTES, MAX_REQUEST_BYTES, Request, Response, ServiceState,
+    ServiceStatus, Slots, Status, Update, UpdatePhase,
 };
 use perigee_core::reset::{Cause, LEDGER_ENTRIES, WORDS_BYTES};
 use perigee_core::service::MAX_SERVICES;
 use perigee_core::slot::{Side, Slot, State};
+use perigee_core::update::Release;
 use perigee_core::watchdog::Vital;
 
 use crate::random::Random;
@@ -31,6 +32,17 @@ fn requests() -> Vec<(Request, &'static str)> {
         (Request::Reboot, r#"{"verb":"reboot"}"#),
         (Request::RebootInto { slot: "slot-b".to_owned() }, r#"{"verb":"reboot-into","slot":"slot-b"}"#),
         (Request::PowerOff, r#"{"verb":"power-off"}"#),
+        (Request::SlotClear { slot: "slot-b".to_owned() }, r#"{"verb":"slot-clear","slot":"slot-b"}"#),
+        (
+            Request::SlotWritten { slot: "slot-b".to_owned(), floor: Release(1) },
+            r#"{"verb":"slot-written","slot":"slot-b","floor":1}"#,
+        ),
+        (Request::SlotPrefer { slot: "slot-b".to_owned() }, r#"{"verb":"slot-prefer","slot":"slot-b"}"#),
+        (Request::UpdateBegin { manifest: "5047".to_owned() }, r#"{"verb":"update-begin","manifest":"5047"}"#),
+        (Request::UpdatePut { at: 1024, bytes: 5 }, r#"{"verb":"update-put","at":1024,"bytes":5}"#),
+        (Request::Update, r#"{"verb":"update"}"#),
+        (Request::UpdateActivate { at: None }, r#"{"verb":"update-activate","at":null}"#),
+        (Request::UpdateCancel, r#"{"verb":"update-cancel"}"#),
         (Request::Processes, r#"{"verb":"processes"}"#),
         (Request::Inspect, r#"{"verb":"inspect"}"#),
     ]
@@ -73,10 +85,29 @@ fn full_slots() -> Response {
     Response::Slots(Slots::of(&state, Slot::Golden))
 }
 
+/// An update in which everything is as long as it can be.
+fn full_update() -> Response {
+    let version = || "v".repeat(95);
+    Response::Update(Update {
+        phase: UpdatePhase::Activated,
+        bundle: Some("0123456789abcdef".to_owned()),
+        version: Some(version()),
+        slot: Some("slot-b".to_owned()),
+        payload_bytes: u64::MAX,
+        here_bytes: u64::MAX,
+        missing: vec![(u64::MAX, u64::MAX); MAX_GAPS],
+        blocks: Some((u64::MAX, u64::MAX)),
+        activate_at: Some(u64::MAX),
+        reason: Some("\u{1}".repeat(16 * 1024)),
+        bases: ["slot-a", "slot-b", "golden"].map(|slot| Base { slot: slot.to_owned(), version: version() }).into(),
+        floor: Some(Release(u64::MAX)),
+    })
+}
+
 #[test]
 fn commands_are_told_from_questions() {
     let commands: Vec<_> = requests().into_iter().filter(|(request, _)| !request.is_question()).collect();
-    assert_eq!(commands.len(), 8, "{commands:?}");
+    assert_eq!(commands.len(), 15, "{commands:?}");
 }
 
 #[test]
@@ -91,7 +122,8 @@ fn requests_are_what_the_documentation_says() {
 #[test]
 fn responses_come_back_as_they_went() {
     let hard = "line\nline\r\n\u{0}\u{1b}[0m\u{2028}\"\\".to_owned();
-    for response in [full_status(), full_slots(), Response::Logs(hard.clone()), Response::Done, Response::Error(hard)] {
+    let all = [full_status(), full_slots(), full_update(), Response::Logs(hard.clone())];
+    for response in all.into_iter().chain([Response::Done, Response::Error(hard)]) {
         let line = serde_json::to_string(&response).expect("a line");
         assert!(!line.contains('\n'), "a response is one line");
         assert_eq!(serde_json::from_str::<Response>(&line).ok(), Some(response));
@@ -102,7 +134,7 @@ fn responses_come_back_as_they_went() {
 fn the_longest_response_fits_into_a_line() {
     // A ring of the longest kind that a service file can ask for, full of what is longest in JSON.
     let ring = Response::Logs("\u{1}".repeat(128 * 1024));
-    for response in [full_status(), full_slots(), ring] {
+    for response in [full_status(), full_slots(), full_update(), ring] {
         let line = serde_json::to_string(&response).expect("a line");
         assert!(line.len() < MAX_LINE_BYTES, "{} bytes", line.len());
     }

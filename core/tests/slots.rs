@@ -8,6 +8,7 @@ use perigee_core::reset::{Cause, Entry, LEDGER_ENTRIES, Ledger, Rung, Tried, WOR
 use perigee_core::slot::{
     Choice, FIRST_PAUSE, FIRST_STAY, LONGEST_PAUSE, LONGEST_STAY, Rejected, Side, Slot, Standing, State, TRIES,
 };
+use perigee_core::update::Release;
 use perigee_core::watchdog::Vital;
 use random::Random;
 
@@ -150,11 +151,11 @@ fn what_was_asked_for_is_started_once_even_without_a_try_left() {
     rejected.add(Slot::Golden);
     assert_eq!(state.choose(rejected), Choice::Start { slot: Slot::B, pause: Duration::ZERO });
     assert_eq!(state.once, None, "it was tried");
-    state.once = Some(Slot::Golden);
-    state.clear(Slot::Golden);
+    state.once = Some(Slot::B);
+    state.clear(Side::B);
     assert_eq!(state.once, None, "there is nothing to start any more");
     state.once = Some(Slot::A);
-    state.clear(Slot::B);
+    state.clear(Side::B);
     assert_eq!(state.once, Some(Slot::A));
 }
 
@@ -162,11 +163,32 @@ fn what_was_asked_for_is_started_once_even_without_a_try_left() {
 fn a_slot_that_is_being_written_is_not_started_until_it_is_whole() {
     let mut state = all();
     state.confirm(Slot::B);
-    state.clear(Slot::A);
+    state.clear(Side::A);
     assert_eq!((state.standing(Slot::A), start(&mut state)), (Standing::Empty, Some(Slot::B)));
-    state.written(Slot::A);
+    state.written(Side::A, Release::default());
     assert_eq!(state.standing(Slot::A), Standing::Trying { left: TRIES });
     assert_eq!(start(&mut state), Some(Slot::A));
+}
+
+#[test]
+fn a_floor_rises_when_the_updated_slot_lives_and_not_before() {
+    let release = |version| Release::parse(version).unwrap();
+    let mut state = all();
+    state.written(Side::B, release("1.2.0"));
+    state.confirm(Slot::A);
+    assert_eq!(state.floor, Release::default(), "another slot lives");
+    state.once = Some(Slot::Golden);
+    state.prefer(Side::B);
+    assert_eq!(start(&mut state), Some(Slot::B));
+    state.confirm(Slot::B);
+    assert_eq!((state.floor, state.next_floor), (release("1.2.0"), None));
+    state.written(Side::A, release("1.1.9"));
+    state.confirm(Slot::A);
+    assert_eq!(state.floor, release("1.2.0"), "it never falls");
+    state.written(Side::B, release("2.0.0"));
+    state.clear(Side::B);
+    state.confirm(Slot::B);
+    assert_eq!(state.floor, release("1.2.0"), "what was to come with an image went with it");
 }
 
 #[test]
@@ -307,10 +329,10 @@ fn a_good_slot_is_found_whatever_happened_before_and_nothing_starts_at_full_rate
                 state.once = Some(*random.pick(&Slot::ALL));
             }
             if random.percent(5) {
-                let slot = *random.pick(&[Slot::A, Slot::B]);
-                state.clear(slot);
-                state.written(slot);
-                state.preferred = if slot == Slot::A { Side::A } else { Side::B };
+                let side = *random.pick(&[Side::A, Side::B]);
+                state.clear(side);
+                state.written(side, Release(random.below(9)));
+                state.prefer(side);
             }
         }
         // From now on nothing is good: starts become rare.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use perigee_core::control::{Fault, INIT, Request, Response, Slots, Status};
 use perigee_core::reset::{Cause, Rung, Tried, climb};
 use perigee_core::service::{Event, Exit, Id};
-use perigee_core::slot::{Slot, Standing, State};
+use perigee_core::slot::{Side, Slot, Standing, State};
 use perigee_core::watchdog::{Order, Vital, WINDOW};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
@@ -224,7 +224,18 @@ impl Supervisor {
                 self.go_down(Goal::PowerOff, Cause::Command, "request");
                 Response::Done
             }
-            Request::Scrub | Request::Scrubs | Request::Processes | Request::Inspect => {
+            Request::SlotClear { slot } => self.change_slot(&slot, State::clear),
+            Request::SlotWritten { slot, floor } => self.change_slot(&slot, |state, side| state.written(side, floor)),
+            Request::SlotPrefer { slot } => self.prefer_slot(&slot),
+            Request::Scrub
+            | Request::Scrubs
+            | Request::Processes
+            | Request::Inspect
+            | Request::UpdateBegin { .. }
+            | Request::UpdatePut { .. }
+            | Request::Update
+            | Request::UpdateActivate { .. }
+            | Request::UpdateCancel => {
                 Response::Error("PID 1 does not know; ask the agent (/run/perigee/agent.sock)".to_owned())
             }
         }
@@ -232,7 +243,7 @@ impl Supervisor {
 
     fn reboot_into(&mut self, name: &str) -> Response {
         let Some(boot_state) = &mut self.boot_state else { return Response::Error(NO_BOOT_STATE.to_owned()) };
-        let Some(slot) = Slot::ALL.into_iter().find(|slot| slot.name() == name) else {
+        let Some(slot) = slot_called(name) else {
             let known = Slot::ALL.map(Slot::name).join(", ");
             return Response::Error(format!("`{name}` is no slot; expected one of: {known}"));
         };
@@ -241,6 +252,27 @@ impl Supervisor {
         }
         boot_state.change(&mut self.logs, |state| state.once = Some(slot));
         self.go_down(Goal::Reboot, Cause::Command, &format!("reboot into {name}"));
+        Response::Done
+    }
+
+    /// What the agent says of a slot that it writes.
+    fn change_slot(&mut self, name: &str, change: impl FnOnce(&mut State, Side)) -> Response {
+        let Some(boot_state) = &mut self.boot_state else { return Response::Error(NO_BOOT_STATE.to_owned()) };
+        let side = slot_called(name).and_then(Side::of).filter(|side| side.slot() != boot_state.slot());
+        let Some(side) = side else {
+            return Response::Error(format!("`{name}` cannot be written: it runs, or is none that updates go to"));
+        };
+        boot_state.change(&mut self.logs, |state| change(state, side));
+        Response::Done
+    }
+
+    fn prefer_slot(&mut self, name: &str) -> Response {
+        let Some(boot_state) = &mut self.boot_state else { return Response::Error(NO_BOOT_STATE.to_owned()) };
+        let side = slot_called(name).and_then(Side::of);
+        let Some(side) = side.filter(|side| boot_state.state().standing(side.slot()) != Standing::Empty) else {
+            return Response::Error(format!("`{name}` cannot come first: it is empty, or is none that updates go to"));
+        };
+        boot_state.change(&mut self.logs, |state| state.prefer(side));
         Response::Done
     }
 
@@ -423,6 +455,10 @@ fn hang() -> ! {
     loop {
         std::thread::sleep(WINDOW);
     }
+}
+
+fn slot_called(name: &str) -> Option<Slot> {
+    Slot::ALL.into_iter().find(|slot| slot.name() == name)
 }
 
 fn unknown(service: &str) -> Response {

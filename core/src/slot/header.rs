@@ -69,6 +69,25 @@ pub enum Arch {
     Aarch64,
 }
 
+impl Arch {
+    /// The number that stands for it in headers and manifests.
+    pub const fn code(self) -> u32 {
+        match self {
+            Self::X86_64 => 1,
+            Self::Aarch64 => 2,
+        }
+    }
+
+    /// What a number stands for.
+    pub const fn of_code(code: u32) -> Option<Self> {
+        match code {
+            1 => Some(Self::X86_64),
+            2 => Some(Self::Aarch64),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Arch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -180,12 +199,9 @@ impl<'a> Header<'a> {
     pub fn encode(&self, sign: impl FnOnce(&[u8]) -> [u8; SIGNATURE_BYTES]) -> Result<[u8; BLOCK_BYTES], Error> {
         let mut bytes = [0; BLOCK_BYTES];
         bytes[0..8].copy_from_slice(MAGIC);
-        let arch = match self.arch {
-            Arch::X86_64 => 1_u32,
-            Arch::Aarch64 => 2,
-        };
         let Layout { root_blocks, data_blocks, fec_block, end_block, fec_roots, kernel_bytes, .. } = self.layout;
-        let numbers = [arch, root_blocks, data_blocks, fec_block, end_block, fec_roots.into(), kernel_bytes];
+        let numbers =
+            [self.arch.code(), root_blocks, data_blocks, fec_block, end_block, fec_roots.into(), kernel_bytes];
         for (place, number) in bytes[NUMBERS].chunks_exact_mut(4).zip(numbers) {
             place.copy_from_slice(&number.to_le_bytes());
         }
@@ -230,11 +246,7 @@ fn read(bytes: &[u8]) -> Result<Header<'_>, Error> {
         *number = place.iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte));
     }
     let [arch, root_blocks, data_blocks, fec_block, end_block, fec_roots, kernel_bytes] = numbers;
-    let arch = match arch {
-        1 => Arch::X86_64,
-        2 => Arch::Aarch64,
-        _ => return Err(Error::Field("architecture")),
-    };
+    let arch = Arch::of_code(arch).ok_or(Error::Field("architecture"))?;
     let mut hashes = [Hash::default(); 3];
     for (hash, place) in hashes.iter_mut().zip(bytes[HASHES].chunks_exact(Hash::default().len())) {
         hash.copy_from_slice(place);
@@ -266,7 +278,8 @@ pub fn header_blocks(blocks: u64) -> [u64; HEADERS] {
     [blocks.saturating_sub(2), blocks.saturating_sub(1)]
 }
 
-fn write_text(place: &mut [u8], text: &str) -> Option<()> {
+/// Writes a text with its end; `None` if there is no room for both.
+pub(crate) fn write_text(place: &mut [u8], text: &str) -> Option<()> {
     // At least one zero ends it; a zero within would end it too soon.
     if text.len() >= place.len() || text.contains('\0') {
         return None;
@@ -275,7 +288,8 @@ fn write_text(place: &mut [u8], text: &str) -> Option<()> {
     Some(())
 }
 
-fn read_text(place: &[u8]) -> Option<&str> {
+/// A text up to its end.
+pub(crate) fn read_text(place: &[u8]) -> Option<&str> {
     let end = place.iter().position(|byte| *byte == 0)?;
     str::from_utf8(&place[..end]).ok()
 }

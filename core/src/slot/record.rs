@@ -14,7 +14,10 @@
 //! | 23 | 1 | rounds |
 //! | 24 | 2 × 3 | for slots A, B and golden: 0 empty, 1 trying, 2 confirmed; tries left |
 //! | 30 | 1 | entries of the ledger, at most 16 |
-//! | 31 | 449 | zero |
+//! | 31 | 1 | whose confirmation sets the floor: 0 none, 1 slot A, 2 slot B |
+//! | 32 | 8 | floor: the oldest release that is taken, as in a bundle's manifest |
+//! | 40 | 8 | what the floor becomes then |
+//! | 48 | 432 | zero |
 //! | 480 | 224 × 16 | the ledger, the oldest entry first; what is not used is zero |
 //! | 4064 | 32 | SHA-256 of all bytes before it |
 //!
@@ -35,6 +38,7 @@ use thiserror::Error;
 
 use super::{Side, Slot, Standing, State};
 use crate::reset::{Cause, Entry, LEDGER_ENTRIES, Ledger, WORDS_BYTES};
+use crate::update::Release;
 use crate::watchdog::Vital;
 
 /// Bytes of a record.
@@ -76,7 +80,7 @@ pub struct Record {
 impl Record {
     /// As it stands on the disk.
     pub fn encode(&self) -> [u8; RECORD_BYTES] {
-        let State { preferred, once, standings, rounds, starts, last, ledger } = &self.state;
+        let State { preferred, once, standings, rounds, floor, next_floor, starts, last, ledger } = &self.state;
         let mut bytes = [0; RECORD_BYTES];
         bytes[0..8].copy_from_slice(MAGIC);
         bytes[8..16].copy_from_slice(&self.sequence.to_le_bytes());
@@ -97,6 +101,9 @@ impl Record {
             encode_entry(place, entry);
         }
         bytes[30] = ledger.entries().count() as u8;
+        bytes[31] = slot_code(next_floor.map(|(side, _)| side.slot()));
+        bytes[32..40].copy_from_slice(&floor.0.to_le_bytes());
+        bytes[40..48].copy_from_slice(&next_floor.unwrap_or((Side::A, Release::default())).1.0.to_le_bytes());
         let checksum = Sha256::digest(&bytes[..CHECKSUM]);
         bytes[CHECKSUM..].copy_from_slice(&checksum);
         bytes
@@ -110,11 +117,9 @@ impl Record {
         if Sha256::digest(&bytes[..CHECKSUM])[..] != bytes[CHECKSUM..] {
             return Err(Error::Checksum);
         }
-        let preferred = match bytes[20] {
-            1 => Side::A,
-            2 => Side::B,
-            value => return Err(Error::Field { field: "preferred slot", value }),
-        };
+        let preferred = side_of(bytes[20], "preferred slot")?;
+        let preferred = preferred.ok_or(Error::Field { field: "preferred slot", value: bytes[20] })?;
+        let next_floor = side_of(bytes[31], "slot that sets the floor")?;
         let mut standings = [Standing::Empty; 3];
         for (standing, place) in standings.iter_mut().zip(bytes[24..30].chunks_exact(2)) {
             *standing = match place {
@@ -138,12 +143,13 @@ impl Record {
             once: slot_of(bytes[21])?,
             standings,
             rounds: bytes[23],
+            floor: Release(u64_at(bytes, 32)),
+            next_floor: next_floor.map(|side| (side, Release(u64_at(bytes, 40)))),
             starts: u32_at(bytes, 16),
             last: slot_of(bytes[22])?,
             ledger,
         };
-        let sequence = u64::from(u32_at(bytes, 8)) | u64::from(u32_at(bytes, 12)) << 32;
-        Ok(Self { sequence, state })
+        Ok(Self { sequence: u64_at(bytes, 8), state })
     }
 }
 
@@ -169,6 +175,12 @@ fn decode_entry(place: &[u8]) -> Result<Entry, Error> {
 
 fn slot_code(slot: Option<Slot>) -> u8 {
     slot.map_or(0, |slot| slot as u8 + 1)
+}
+
+fn side_of(code: u8, field: &'static str) -> Result<Option<Side>, Error> {
+    let wrong = Error::Field { field, value: code };
+    let slot = slot_of(code).map_err(|_| wrong)?;
+    slot.map(|slot| Side::of(slot).ok_or(wrong)).transpose()
 }
 
 fn slot_of(code: u8) -> Result<Option<Slot>, Error> {
@@ -205,6 +217,10 @@ fn cause_of(code: u8) -> Result<Cause, Error> {
         (_, Some(vital)) => Ok(Cause::Vital(*vital)),
         (value, None) => Err(Error::Field { field: "cause", value }),
     }
+}
+
+fn u64_at(bytes: &[u8], offset: usize) -> u64 {
+    u64::from(u32_at(bytes, offset)) | u64::from(u32_at(bytes, offset + 4)) << 32
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> u32 {

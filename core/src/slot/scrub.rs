@@ -27,8 +27,10 @@ pub trait Blocks {
     fn count(&self) -> u64;
     /// Reads whole blocks, from `block` on; gives whether all of them could be read.
     fn read(&mut self, block: u64, into: &mut [u8]) -> bool;
-    /// Writes one block, and returns when it is on the medium; gives whether it could be.
+    /// Writes one block; gives whether it could be.
     fn write(&mut self, block: u64, bytes: &Block) -> bool;
+    /// Returns when everything that was written is on the medium; gives whether it is.
+    fn flush(&mut self) -> bool;
 }
 
 /// What was seen and done, in blocks.
@@ -349,5 +351,5 @@ fn read_one(slot: &mut impl Blocks, block: u64) -> Option<Block> {
 
 /// Writes a block, and reads it again: a medium may say that it has written and have not.
 fn put(slot: &mut impl Blocks, block: u64, bytes: &Block) -> bool {
-    slot.write(block, bytes) && read_one(slot, block) == Some(*bytes)
+    slot.write(block, bytes) && slot.flush() && read_one(slot, block) == Some(*bytes)
 }

@@ -49,6 +49,10 @@ impl Blocks for Memory {
         self.blocks[block as usize] = *bytes;
         true
     }
+
+    fn flush(&mut self) -> bool {
+        true
+    }
 }
 
 /// What all lanes work on.
