@@ -1,7 +1,8 @@
 //! The node's voice: PID 1's knowledge and the agent's own, over a unix socket and over mutual TLS; the manifests; the
-//! scrubber.
+//! scrubber; updates.
 //!
-//! It may die at any time: PID 1 starts it again and nothing else notices. It keeps no state.
+//! It may die at any time: PID 1 starts it again and nothing else notices. What it must not forget, an update on its way,
+//! is on the data partition.
 #![forbid(unsafe_code)]
 
 pub mod addons;
@@ -9,10 +10,13 @@ pub mod facts;
 pub mod lines;
 pub mod log;
 pub mod node;
+pub mod partition;
+pub mod pid1;
 pub mod processes;
 pub mod scrub;
 pub mod server;
 pub mod tls;
+pub mod update;
 
 use std::io;
 use std::path::PathBuf;

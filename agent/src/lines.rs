@@ -52,6 +52,25 @@ pub async fn read(
     }
 }
 
+/// The next `bytes` bytes; fewer if the other side went away in their midst. Something has to come within each `wait`.
+///
+/// # Errors
+/// [`Error::Idle`] if nothing more came at all.
+pub async fn body(reader: &mut (impl AsyncBufRead + Unpin), bytes: usize, wait: Duration) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::with_capacity(bytes);
+    let mut reader = reader.take(bytes as u64);
+    while body.len() < bytes {
+        match timeout(wait, reader.read_buf(&mut body)).await {
+            Ok(Ok(1..)) => {}
+            // What came is worth keeping.
+            Ok(_) => break,
+            Err(_) if body.is_empty() => return Err(Error::Idle(wait)),
+            Err(_) => break,
+        }
+    }
+    Ok(body)
+}
+
 /// Writes `line` and its end; each piece of it within `wait`.
 ///
 /// # Errors

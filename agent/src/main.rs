@@ -12,13 +12,14 @@ use ed25519_dalek::VerifyingKey;
 use perigee_agent::addons::{self, Addons};
 use perigee_agent::node::Node;
 use perigee_agent::server::{self, Gate};
+use perigee_agent::update::{Places, Updater};
 use perigee_agent::{Error, event, tls};
 use sd_notify::NotifyState;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-/// The port of the API, with mutual TLS.
+/// The port of the API, with mutual TLS; and, for datagrams, of updates that nobody answers.
 const PORT: u16 = 7443;
 /// The port of this node's API server, if it has one.
 const API_SERVER_PORT: u16 = 6443;
@@ -51,9 +52,12 @@ fn main() -> ExitCode {
 
 /// Serves until it is asked to end: a listener that fails for good is an error, and PID 1 starts the agent again.
 async fn run() -> Result<(), Error> {
-    let node = Arc::new(Node::new("/run/perigee/init.sock".into(), "/".into()));
     let mut end = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let config = Path::new("/config");
+    let key = slot_key(&config.join("slot.pub"));
+    let mut node = Node::new("/run/perigee/init.sock".into(), "/".into());
+    node.updater = key.and_then(|key| updater(&node, key));
+    let node = Arc::new(node);
 
     let local = server::bind_unix(Path::new(SOCKET))?;
     tokio::spawn(server::serve_unix(local, Gate::new(), node.clone()));
@@ -66,12 +70,15 @@ async fn run() -> Result<(), Error> {
     tokio::spawn(server::serve_tls(command, tls, Gate::new(), node.clone()));
     event!("listening address={address} socket={SOCKET}");
 
-    match slot_key(&config.join("slot.pub")) {
+    match key {
         Some(key) => {
-            let node = node.clone();
-            tokio::spawn(async move { node.scrubber.keep(key, begin()).await });
+            let heard = UdpSocket::bind(address).await;
+            let heard = heard.map_err(|source| Error::Listen { at: format!("{address} (UDP)"), source })?;
+            tokio::spawn(scrub(node.clone(), key));
+            tokio::spawn(take_updates(node.clone()));
+            tokio::spawn(hear_updates(node.clone(), heard));
         }
-        None => event!("scrub=none reason=\"no key of who signs slots in {}\"", config.display()),
+        None => event!("scrub=none updates=none reason=\"no key of who signs slots in {}\"", config.display()),
     }
 
     let addons = Addons {
@@ -92,7 +99,29 @@ async fn run() -> Result<(), Error> {
     }
 }
 
-/// Who signs slots.
+async fn scrub(node: Arc<Node>, key: VerifyingKey) {
+    node.scrubber.keep(key, begin()).await;
+}
+
+async fn take_updates(node: Arc<Node>) {
+    if let Some(updater) = &node.updater {
+        updater.keep(&node.scrubber).await;
+    }
+}
+
+async fn hear_updates(node: Arc<Node>, socket: UdpSocket) {
+    if let Some(updater) = &node.updater {
+        updater.hear(socket).await;
+    }
+}
+
+/// What takes updates. A data partition that cannot be read is no reason not to serve.
+fn updater(node: &Node, key: VerifyingKey) -> Option<Updater> {
+    let updater = Updater::open(Places::of_node(), key, node.pid1.clone());
+    updater.inspect_err(|error| event!("updates=none error={:?}", error.to_string())).ok()
+}
+
+/// Who signs slots and updates.
 fn slot_key(path: &Path) -> Option<VerifyingKey> {
     let bytes = fs::read(path).ok()?;
     VerifyingKey::from_bytes(bytes.as_slice().try_into().ok()?).ok()

@@ -2,32 +2,32 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use perigee_core::control::{MAX_LINE_BYTES, Request, Response};
-use tokio::io::BufReader;
-use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::spawn_blocking;
 
+use crate::pid1::Pid1;
 use crate::scrub::Scrubber;
-use crate::{facts, lines, processes};
-
-/// PID 1 answers from memory; longer than this it is not well, and the client should hear so.
-const INIT_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::update::Updater;
+use crate::{facts, processes};
 
 /// Answers on their way at the same time: each of two listeners has eight clients at the most, and each client one.
 const MAX_ANSWERS: u32 = 16;
 
+const NO_UPDATES: &str = "this node takes no updates: it has no key of who signs them (/config/slot.pub)";
+
 /// Where the node's parts are.
 #[derive(Debug)]
 pub struct Node {
-    /// PID 1's control socket.
-    pub init_socket: PathBuf,
+    /// Who is asked what the agent does not know.
+    pub pid1: Pid1,
     /// The root file system, for [`Request::Inspect`].
     pub root: PathBuf,
     /// Reads the slots.
     pub scrubber: Scrubber,
+    /// Takes updates; `None`: nobody is known who signs them.
+    pub updater: Option<Updater>,
     /// A place for every answer on its way.
     answers: Semaphore,
 }
@@ -36,7 +36,8 @@ impl Node {
     /// A node whose parts are there.
     #[must_use]
     pub fn new(init_socket: PathBuf, root: PathBuf) -> Self {
-        Self { init_socket, root, scrubber: Scrubber::default(), answers: Semaphore::new(MAX_ANSWERS as usize) }
+        let (pid1, answers) = (Pid1(init_socket), Semaphore::new(MAX_ANSWERS as usize));
+        Self { pid1, root, scrubber: Scrubber::default(), updater: None, answers }
     }
 
     /// Held from a request's end to its answer's; `None` when there is no time for another.
@@ -65,20 +66,34 @@ impl Node {
                 self.scrubber.hurry();
                 line(&Response::Done)
             }
-            request => self.relay(&request).await.unwrap_or_else(|error| {
-                let socket = self.init_socket.display();
-                line(&Response::Error(format!("PID 1 at {socket}: {error}")))
-            }),
+            Request::SlotClear { .. } | Request::SlotWritten { .. } | Request::SlotPrefer { .. } => {
+                line(&Response::Error("only updates change slots; see `perigee update --help`".to_owned()))
+            }
+            Request::Update
+            | Request::UpdateBegin { .. }
+            | Request::UpdatePut { .. }
+            | Request::UpdateActivate { .. }
+            | Request::UpdateCancel => line(&self.update(&request).await),
+            request => {
+                self.pid1.relay(&request).await.unwrap_or_else(|error| line(&Response::Error(error.to_string())))
+            }
         }
     }
 
-    /// PID 1's answer, unread: what a newer PID 1 says, an older agent passes on.
-    async fn relay(&self, request: &Request) -> Result<Vec<u8>, lines::Error> {
-        let connect = tokio::time::timeout(INIT_TIMEOUT, UnixStream::connect(&self.init_socket));
-        let mut stream = BufReader::with_capacity(4096, connect.await.map_err(|_| lines::Error::Idle(INIT_TIMEOUT))??);
-        let request = serde_json::to_vec(request).map_err(std::io::Error::from)?;
-        lines::write(&mut stream, &request, INIT_TIMEOUT).await?;
-        lines::read(&mut stream, MAX_LINE_BYTES, INIT_TIMEOUT).await?.ok_or(lines::Error::Torn)
+    async fn update(&self, request: &Request) -> Response {
+        let answer = match &self.updater {
+            Some(updater) => updater.answer(request).await,
+            None => Some(Response::Error(NO_UPDATES.to_owned())),
+        };
+        answer.unwrap_or_else(|| Response::Error("a piece comes with its bytes behind the request's line".to_owned()))
+    }
+
+    /// The answer's line to a piece of an update.
+    pub async fn put(&self, at: u64, bytes: Vec<u8>) -> Vec<u8> {
+        line(&match &self.updater {
+            Some(updater) => updater.put(at, bytes).await,
+            None => Response::Error(NO_UPDATES.to_owned()),
+        })
     }
 }
 

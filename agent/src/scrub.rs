@@ -2,26 +2,19 @@
 //!
 //! What is right and what it is mended from [`perigee_core::slot::scrub`] decides; here are the devices and the time.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::VerifyingKey;
 use perigee_core::control::{Scrubs, SlotScrub};
 use perigee_core::slot::Slot;
-use perigee_core::slot::header::BLOCK_BYTES;
-use perigee_core::slot::scrub::{Blocks, Scrub, Tally};
-use perigee_core::slot::verity::Block;
-use perigee_core::uevent;
-use rustix::fs::{Advice, OFlags};
+use perigee_core::slot::scrub::{Scrub, Tally};
 use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::event;
+use crate::partition::{self, Partition};
 
 /// Between two steps of half a mebibyte: a round over all slots takes less than three hours and no more than a
 /// hundredth of a slow processor.
@@ -36,6 +29,8 @@ const ROUND_PAUSE: Duration = Duration::from_secs(24 * 3600);
 pub struct Scrubber {
     report: Mutex<Scrubs>,
     hurry: Notify,
+    /// The slot that an update is written to.
+    left: Mutex<Option<Slot>>,
 }
 
 /// One slot's scrub on its way.
@@ -54,6 +49,15 @@ impl Scrubber {
     /// Reads the rest of this round without pauses; where there is a pause between two rounds, the next one.
     pub fn hurry(&self) {
         self.hurry.notify_one();
+    }
+
+    /// From now on `slot` is not read, and any other is.
+    pub fn leave(&self, slot: Option<Slot>) {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) = slot;
+    }
+
+    fn is_left(&self, slot: Slot) -> bool {
+        *self.left.lock().unwrap_or_else(PoisonError::into_inner) == Some(slot)
     }
 
     /// Reads the slots for ever. `key` is who signs them; `begin`, any number, says where the first round begins: a node
@@ -83,6 +87,9 @@ impl Scrubber {
     }
 
     async fn read(&self, slot: Slot, key: VerifyingKey, begin: u64, mut hurried: bool) -> bool {
+        if self.is_left(slot) {
+            return hurried;
+        }
         let opened = spawn_blocking(move || open(slot, &key, begin)).await.ok().flatten();
         let Some(mut work) = opened else {
             self.count(slot, false, Tally::default());
@@ -90,7 +97,7 @@ impl Scrubber {
         };
         let mut seen = work.scrub.tally();
         self.count(slot, true, seen);
-        loop {
+        while !self.is_left(slot) {
             let stepped = spawn_blocking(move || {
                 let more = work.scrub.step(&mut work.slot, work.twin.as_mut());
                 (work, more)
@@ -107,6 +114,7 @@ impl Scrubber {
                 hurried = self.pause(STEP_PAUSE).await;
             }
         }
+        hurried
     }
 
     /// Adds what a step has seen.
@@ -144,7 +152,7 @@ fn open(slot: Slot, key: &VerifyingKey, begin: u64) -> Option<Work> {
         Slot::Golden => None,
     };
     let open = |slot: Slot| {
-        let device = device(slot.name())?;
+        let device = partition::device(slot.name())?;
         let opened = Partition::open(&device);
         opened.inspect_err(|error| event!("scrub slot={} error={:?}", slot.name(), error.to_string())).ok()
     };
@@ -154,69 +162,9 @@ fn open(slot: Slot, key: &VerifyingKey, begin: u64) -> Option<Work> {
     Some(Work { slot, twin, scrub })
 }
 
-/// The device of the partition `name`.
-fn device(name: &str) -> Option<PathBuf> {
-    let uevents = fs::read_dir("/sys/class/block").ok()?;
-    let uevents = uevents.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("uevent")).ok());
-    uevent::find(name, uevents).map(|device| Path::new("/dev").join(device))
-}
-
-/// A slot's partition, read from the medium each time: what is in memory may be right when the medium is not.
-struct Partition {
-    file: File,
-    blocks: u64,
-}
-
-impl Partition {
-    fn open(path: &Path) -> io::Result<Self> {
-        let flags = OFlags::DSYNC.bits().cast_signed();
-        let mut file = OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)?;
-        let blocks = file.seek(SeekFrom::End(0))? / BLOCK_BYTES as u64;
-        Ok(Self { file, blocks })
-    }
-}
-
-impl Blocks for Partition {
-    fn count(&self) -> u64 {
-        self.blocks
-    }
-
-    fn read(&mut self, block: u64, into: &mut [u8]) -> bool {
-        let offset = block * BLOCK_BYTES as u64;
-        let length = std::num::NonZero::new(into.len() as u64);
-        let forget = || rustix::fs::fadvise(&self.file, offset, length, Advice::DontNeed);
-        // What is in memory is not the medium.
-        if forget().is_err() {
-            return false;
-        }
-        let read = self.file.read_exact_at(into, offset).is_ok();
-        // Nobody else reads it from memory. If it stays there, that costs some until the kernel wants it back.
-        let _ = forget();
-        read
-    }
-
-    fn write(&mut self, block: u64, bytes: &Block) -> bool {
-        self.file.write_all_at(bytes, block * BLOCK_BYTES as u64).is_ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_partition_is_read_and_written_by_blocks_and_not_beyond_its_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("slot");
-        fs::write(&path, [1; 3 * BLOCK_BYTES]).unwrap();
-        let mut partition = Partition::open(&path).unwrap();
-        assert_eq!(partition.count(), 3);
-        assert!(partition.write(1, &[2; BLOCK_BYTES]));
-        let mut found = [0; 2 * BLOCK_BYTES];
-        assert!(partition.read(1, &mut found));
-        assert!(found[..BLOCK_BYTES] == [2; BLOCK_BYTES] && found[BLOCK_BYTES..] == [1; BLOCK_BYTES]);
-        assert!(!partition.read(2, &mut found));
-    }
 
     #[test]
     fn counts_of_steps_add_up() {

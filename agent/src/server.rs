@@ -10,6 +10,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use perigee_core::control::{MAX_REQUEST_BYTES, Request, Response};
+use perigee_core::update::pieces::PIECE_BYTES;
 use rustix::fs::Mode;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, UnixListener};
@@ -159,6 +160,18 @@ async fn session(
         };
         let Some(_on_its_way) = node.answering().await else { break };
         let answer = match serde_json::from_slice(&request) {
+            Ok(Request::UpdatePut { at, bytes }) => {
+                let Some(bytes) = usize::try_from(bytes).ok().filter(|bytes| *bytes as u64 <= PIECE_BYTES) else {
+                    return refuse(stream, &format!("a piece has at most {PIECE_BYTES} bytes, this one {bytes}")).await;
+                };
+                let body = lines::body(&mut stream, bytes, idle).await?;
+                let is_torn = body.len() < bytes;
+                let answer = node.put(at, body).await;
+                if is_torn {
+                    return Err(lines::Error::Torn);
+                }
+                answer
+            }
             Ok(request) => {
                 record(&request, who);
                 node.answer(request).await

@@ -57,7 +57,7 @@ impl Served {
         let power_off = Arc::new(Notify::new());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let address = runtime.block_on(async {
-            let init = UnixListener::bind(&node.init_socket).unwrap();
+            let init = UnixListener::bind(&node.pid1.0).unwrap();
             tokio::spawn(pid1(init, power_off.clone()));
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
