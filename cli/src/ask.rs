@@ -216,11 +216,16 @@ fn ask_slots(at: &At) -> Result<Slots> {
 }
 
 fn ask(at: &At, request: &Request) -> Result<Response> {
+    client(at)?.request(request)
+}
+
+/// Who asks the node.
+pub(crate) fn client(at: &At) -> Result<Client> {
     let pki = match &at.pki {
         Some(pki) => pki.clone(),
         None => pki_of_last_run(&build::out()?)?,
     };
-    Client::to(&at.node, &pki)?.request(request)
+    Client::to(&at.node, &pki)
 }
 
 /// The `pki/` of the mission in `out/last-run.json`.
@@ -234,11 +239,11 @@ fn pki_of_last_run(out: &Path) -> Result<PathBuf> {
     }
 }
 
-fn unexpected<T>(answer: &Response) -> Result<T> {
+pub(crate) fn unexpected<T>(answer: &Response) -> Result<T> {
     bail!("the node answers something else than it was asked: {answer:?}; is it of another version?")
 }
 
-fn json(value: &(impl serde::Serialize + ?Sized)) -> Result<String> {
+pub(crate) fn json(value: &(impl serde::Serialize + ?Sized)) -> Result<String> {
     Ok(format!("{}\n", serde_json::to_string_pretty(value)?))
 }
 

@@ -22,7 +22,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest silence before an answer: the agent gives PID 1 ten seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// The same where all processes or the whole root file system are read: seconds under emulation.
+/// The same where all processes or the whole root file system are read, seconds under emulation; and where an answer
+/// comes behind pieces over a slow link.
 const READING_TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection that was not used for this long is given up before the agent does so, after a minute.
 const REUSE: Duration = Duration::from_secs(30);
@@ -43,7 +44,7 @@ pub struct Client {
 
 /// A connection that is through its handshake.
 #[derive(Debug)]
-struct Connection {
+pub struct Connection {
     stream: BufReader<StreamOwned<ClientConnection, TcpStream>>,
     used: Instant,
 }
@@ -100,7 +101,11 @@ impl Client {
         Ok(answer)
     }
 
-    fn connect(&self) -> Result<Connection> {
+    /// A connection of its own, for more than one question.
+    ///
+    /// # Errors
+    /// The node does not answer, is not believed, or does not believe us.
+    pub fn connect(&self) -> Result<Connection> {
         let mut socket = self.socket()?;
         let mut tls = ClientConnection::new(self.config.clone(), self.name.clone())?;
         while tls.is_handshaking() {
@@ -123,13 +128,38 @@ impl Client {
 }
 
 impl Connection {
-    fn ask(&mut self, request: &Request) -> Result<Response> {
+    /// The answer to `request`; a refusal is one, too.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn ask(&mut self, request: &Request) -> Result<Response> {
+        self.say(request, &[])?;
+        self.answer()
+    }
+
+    /// Sends a piece of an update, and does not wait for the answer.
+    ///
+    /// # Errors
+    /// The link is down.
+    pub fn put(&mut self, at: u64, bytes: &[u8]) -> Result<()> {
+        self.say(&Request::UpdatePut { at, bytes: bytes.len() as u64 }, bytes)
+    }
+
+    fn say(&mut self, request: &Request, body: &[u8]) -> Result<()> {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
+        line.extend(body);
         let stream = self.stream.get_mut();
         stream.sock.set_read_timeout(Some(answer_timeout(request)))?;
         stream.write_all(&line)?;
-        stream.flush()?;
+        Ok(stream.flush()?)
+    }
+
+    /// The next answer.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn answer(&mut self) -> Result<Response> {
         let mut answer = Vec::new();
         // One more for the line feed. A node that does not believe us says so only now (TLS 1.3).
         let limit = MAX_LINE_BYTES as u64 + 1;
@@ -142,7 +172,7 @@ impl Connection {
 
 fn answer_timeout(request: &Request) -> Duration {
     match request {
-        Request::Processes | Request::Inspect => READING_TIMEOUT,
+        Request::UpdatePut { .. } | Request::Processes | Request::Inspect => READING_TIMEOUT,
         _ => ANSWER_TIMEOUT,
     }
 }

@@ -7,3 +7,4 @@ pub mod client;
 pub mod machines;
 pub mod run;
 mod show;
+pub mod update;

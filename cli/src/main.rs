@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use perigee::ask::{self, At, FaultArgs, Named, RebootArgs, ScrubArgs};
-use perigee::{build, run};
+use perigee::{build, run, update};
 
 /// Builds, runs and looks into Kubernetes nodes that nobody can touch.
 #[derive(Debug, Parser)]
@@ -55,6 +55,9 @@ enum Verb {
     /// What reading the slots' blocks has found and mended
     #[command(after_help = "Example: perigee scrub --now")]
     Scrub(ScrubArgs),
+    /// Updates: send a bundle, see how far it is, have it started
+    #[command(subcommand, after_help = "Example: perigee update send out/release.bundle --activate")]
+    Update(update::Verb),
     /// End a service and start it again
     #[command(after_help = "Example: perigee restart etcd")]
     Restart(Named),
@@ -113,6 +116,7 @@ fn act(verb: &Verb) -> Result<String> {
         Verb::Slots(at) => ask::slots(at),
         Verb::Resets(at) => ask::resets(at),
         Verb::Scrub(args) => ask::scrub(args),
+        Verb::Update(verb) => update::act(verb),
         Verb::Reboot(args) => ask::reboot(args),
         Verb::PowerOff(at) => ask::power_off(at),
     }
@@ -140,6 +144,10 @@ mod tests {
             assert!(help.contains(&format!("  {example}")), "{help}");
             let help = verb.render_help().to_string();
             assert!(help.contains(&format!("Example: {example}")), "{help}");
+            for below in verb.get_subcommands_mut() {
+                let help = below.render_help().to_string();
+                assert!(help.contains(&format!("Example: {example} {}", below.get_name())), "{help}");
+            }
         }
     }
 
