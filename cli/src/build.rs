@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use perigee_image::build::{Arch, Ctx};
-use perigee_image::node::{self, Built};
+use perigee_image::node::{self, Built, Disks};
 
 /// What is built.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
@@ -22,7 +22,7 @@ pub struct Args {
 
 /// Builds the disks, and says where they are.
 pub fn build(args: &Args) -> Result<()> {
-    let built = mission(args)?;
+    let built = mission(args, Disks::Write)?;
     for node in &built.nodes {
         println!("build: {} is ready to be burned: {}", node.name, node.disk.display());
     }
@@ -30,10 +30,10 @@ pub fn build(args: &Args) -> Result<()> {
 }
 
 /// Builds a mission below `out/` of the clone that we are in; this program goes to `out/bin`.
-pub(crate) fn mission(args: &Args) -> Result<Built> {
+pub(crate) fn mission(args: &Args, disks: Disks) -> Result<Built> {
     let (repo, out) = (repo()?, out()?);
     install_self(&out.join("bin"))?;
-    node::build(&Ctx::new(repo)?, args.target, &args.mission, &out)
+    node::build(&Ctx::new(repo)?, args.target, &args.mission, &out, disks)
 }
 
 /// Where everything that is built for people goes.

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use perigee_core::control::{Request, Response, ServiceState, Status};
 use perigee_core::mission::CONTROL_PLANE;
 use perigee_image::build::Arch;
-use perigee_image::node::Built;
+use perigee_image::node::{Built, Disks};
 use perigee_qemu::{Cluster, stage};
 
 use crate::build;
@@ -48,7 +48,7 @@ pub struct Args {
 /// # Errors
 /// What could not be built; a stage that was not reached in time, with the console's end.
 pub fn run(args: &Args) -> Result<()> {
-    let built = build::mission(&args.build)?;
+    let built = build::mission(&args.build, Disks::Write)?;
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The second one ends us at once, and the machines with us.

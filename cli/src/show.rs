@@ -11,7 +11,8 @@ use perigee_core::inspect::{Inspection, Processes};
 
 pub use self::chart::{stages, timeline};
 use self::table::{Align, Table};
-use self::unit::{bytes, span};
+use self::unit::bytes;
+pub use self::unit::span;
 
 /// The node, and then its services.
 pub fn status(status: &Status) -> String {

@@ -1,4 +1,6 @@
-//! `perigee update`: sends a bundle to a node over whatever link there is, and says when it is to be started.
+//! `perigee update`: packs a bundle, sends a bundle to a node over whatever link there is, and says when it is to be started.
+
+pub mod pack;
 
 use std::fs;
 use std::io::{IsTerminal as _, Write as _};
@@ -25,6 +27,9 @@ const PROGRESS_PERIOD: Duration = Duration::from_secs(2);
 /// What is done with an update.
 #[derive(Clone, Debug, PartialEq, Eq, clap::Subcommand)]
 pub enum Verb {
+    /// Build, and make a bundle of it: a patch for nodes that have another version
+    #[command(after_help = "Example: perigee update pack --base 0.1.0+1f0c2a --output out/release.bundle")]
+    Pack(pack::Args),
     /// Send what the node has not of a bundle; goes on where it was, pass after pass
     #[command(after_help = "Example: perigee update send out/release.bundle --activate")]
     Send(SendArgs),
@@ -72,6 +77,7 @@ pub struct ActivateArgs {
 /// The node does not answer or refuses; no bundle.
 pub fn act(verb: &Verb) -> Result<String> {
     let (at, update) = match verb {
+        Verb::Pack(args) => return pack::pack(args),
         Verb::Send(args) => (&args.at, send(args)?),
         Verb::Status(at) => (at, ask(&client(at)?, &Request::Update)?),
         Verb::Activate(args) => (&args.node, ask(&client(&args.node)?, &Request::UpdateActivate { at: args.at })?),

@@ -11,6 +11,7 @@ use perigee_core::slot::record::{RECORD_BYTES, Record};
 use perigee_core::slot::{Side, Slot, State};
 
 use crate::build::{Arch, Ctx};
+use crate::bundle::images;
 use crate::disk::{Content, Written};
 use crate::keys::SlotKey;
 use crate::rootfs::{Kind, Parts, Rootfs};
@@ -26,7 +27,7 @@ pub struct Built {
     pub mission: Mission,
     /// `out/<target>/<mission>`.
     pub folder: PathBuf,
-    /// One for each node of the mission, in its order.
+    /// One for each node of the mission whose disk was written, in its order.
     pub nodes: Vec<BuiltNode>,
     /// The kernel, an EFI application; beside it are its `config` and its `version`.
     pub kernel: PathBuf,
@@ -57,11 +58,20 @@ pub struct BuiltNode {
     pub written: Written,
 }
 
+/// Whether the nodes' disks are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disks {
+    /// They are; no node of the mission may run.
+    Write,
+    /// They stay as they are: nodes may run from them.
+    Leave,
+}
+
 /// Builds the mission in the file `mission_path` for `arch` below `out`.
 ///
 /// Parts come from the cache where their inputs are the same. A disk that is there already keeps its data partition;
-/// of the others only what differs is written. No node of the mission may run.
-pub fn build(ctx: &Ctx, arch: Arch, mission_path: &Path, out: &Path) -> Result<Built> {
+/// of the others only what differs is written.
+pub fn build(ctx: &Ctx, arch: Arch, mission_path: &Path, out: &Path, disks: Disks) -> Result<Built> {
     let text = fs::read_to_string(mission_path)
         .with_context(|| format!("read {} (another mission: `make run MISSION=path`)", mission_path.display()))?;
     let mission = mission::parse(&mission_path.display().to_string(), &text)?;
@@ -97,10 +107,11 @@ pub fn build(ctx: &Ctx, arch: Arch, mission_path: &Path, out: &Path) -> Result<B
     let slot_of = |root: &Rootfs| slot::build(ctx, arch, &kernel.join("kernel"), &root.image, &root.version);
     let (slot, golden) = (slot_of(&rootfs)?, slot_of(&golden)?);
     let (headers, golden_headers) = (slot.headers(&key)?, golden.headers(&key)?);
+    images::keep(&images::folder(&folder), slot.version(), &headers, &slot.image, slot.data_bytes())?;
     let state = state(&folder)?;
     let templates = ctx.repo.join("rootfs/config");
     let mut nodes = Vec::new();
-    for node in &mission.nodes {
+    for node in mission.nodes.iter().filter(|_| disks == Disks::Write) {
         let work = folder.join(format!("{}.config", node.name));
         let sources = config::Sources {
             text: &text,

@@ -118,6 +118,16 @@ impl Slot {
         self.layout.kernel().start * BLOCK_BYTES as u64
     }
 
+    /// Root file system and kernel, bytes from the partition's start.
+    pub fn data_bytes(&self) -> u64 {
+        u64::from(self.layout.data_blocks) * BLOCK_BYTES as u64
+    }
+
+    /// Its image's version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
     /// Its headers, signed, as they stand at the partition's end.
     pub fn headers(&self, key: &SlotKey) -> Result<Vec<u8>> {
         sign(&self.header(&self.command_line()), key)

@@ -10,7 +10,7 @@ use perigee::machines;
 use perigee_core::control::{Fault, Request, Response, Scrubs, ServiceState, ServiceStatus, Slots, Status};
 use perigee_core::inspect::{Inspection, Processes};
 use perigee_image::build::{Arch, Ctx};
-use perigee_image::node::{self, Built};
+use perigee_image::node::{self, Built, Disks};
 use perigee_qemu::{Cluster, Kubectl, Plan};
 
 use crate::card::Card;
@@ -64,7 +64,7 @@ impl Lab {
         let building = std::thread::spawn(move || {
             // Of this thread alone, and of the programs that it starts. If it is refused, it only takes longer.
             let _ = rustix::process::nice(LOWEST_PRIORITY);
-            node::build(&ctx, arch, &mission, &out)
+            node::build(&ctx, arch, &mission, &out, Disks::Write)
         });
         self.building.push((arch, building));
     }
@@ -93,7 +93,7 @@ impl Lab {
 
     /// Another mission for `arch`.
     pub fn build(&self, arch: Arch, mission: &Path) -> Result<Built> {
-        node::build(&self.ctx, arch, mission, &self.out)
+        node::build(&self.ctx, arch, mission, &self.out, Disks::Write)
     }
 
     /// A machine of the built mission for the test `name`, with `change` made to it, running.
