@@ -1,13 +1,13 @@
 //! A mission's nodes as machines on this host: disks that are written over, one network, forwarded ports.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::config::{Board, Config, Disk, Forward, Network, Storage, kvm_usable};
+use crate::config::{Board, Config, Disk, Forward, Network, Protocol, Storage, kvm_usable};
 use crate::disk;
 use crate::kubectl::Kubectl;
 use crate::machine::Machine;
@@ -16,7 +16,7 @@ use crate::router::Router;
 
 /// The API server's port in a node, and where it is on the host's loopback for the first node.
 pub const API_PORT: (u16, u16) = (6443, 16443);
-/// The agent's port in a node, and where it is on the host's loopback for the first node.
+/// The agent's port in a node, TCP and UDP, and where it is on the host's loopback for the first node.
 pub const AGENT_PORT: (u16, u16) = (7443, 17443);
 /// Two processors: what the boards in view have, and what a host of two cores can give.
 const CPUS: u32 = 2;
@@ -81,7 +81,7 @@ pub enum Ports {
 #[derive(Debug)]
 pub struct Cluster {
     plan: Plan,
-    forwards: Vec<[Forward; 2]>,
+    forwards: Vec<[Forward; 3]>,
     router: Option<Router>,
     /// In the order of the plan; a node that is off has none.
     machines: Vec<Option<Machine>>,
@@ -167,7 +167,7 @@ impl Cluster {
         Kubectl { program: kubectl.clone(), kubeconfig: kubeconfig.clone(), port: self.forwards[node][0].host }
     }
 
-    /// Port on 127.0.0.1 that leads to a node's agent.
+    /// Port on 127.0.0.1 that leads to a node's agent: its connections by TCP, datagrams for it by UDP.
     pub fn agent_port(&self, node: usize) -> u16 {
         self.forwards[node][1].host
     }
@@ -238,17 +238,23 @@ impl Plan {
 }
 
 impl Ports {
-    fn forwards(self, address: Ipv4Addr, index: u16) -> Result<[Forward; 2]> {
-        let [api, agent] = match self {
-            Self::Expected => [API_PORT, AGENT_PORT].map(|(port, host)| (port, Ok(host + index))),
-            Self::Free => [API_PORT, AGENT_PORT].map(|(port, _)| (port, free_port())),
+    /// The API server's, the agent's, and the agent's for datagrams.
+    fn forwards(self, address: Ipv4Addr, index: u16) -> Result<[Forward; 3]> {
+        let host = |usual: u16| match self {
+            Self::Expected => Ok(usual + index),
+            Self::Free => free_port(),
         };
-        let forward = |(port, host): (u16, Result<u16>)| Ok::<_, anyhow::Error>(Forward { host: host?, address, port });
-        Ok([forward(api)?, forward(agent)?])
+        let forward = |protocol, port, host| Forward { protocol, host, address, port };
+        let (api, agent) = (host(API_PORT.1)?, host(AGENT_PORT.1)?);
+        Ok([
+            forward(Protocol::Tcp, API_PORT.0, api),
+            forward(Protocol::Tcp, AGENT_PORT.0, agent),
+            forward(Protocol::Udp, AGENT_PORT.0, agent),
+        ])
     }
 }
 
-/// A port of the loopback that nobody has now. Below those that outgoing connections take (32768 and above, Linux's
+/// A port of the loopback that nobody has now, neither for TCP nor for UDP. Below those that outgoing connections take (32768 and above, Linux's
 /// `ip_local_port_range`), and never the same one twice: it is free until QEMU has it.
 fn free_port() -> Result<u16> {
     const FIRST: u16 = 20_000;
@@ -259,7 +265,8 @@ fn free_port() -> Result<u16> {
     for _ in 0..COUNT {
         let offset = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;
         let port = FIRST + u16::try_from(offset)?;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        let address = (Ipv4Addr::LOCALHOST, port);
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
             return Ok(port);
         }
     }
@@ -273,14 +280,15 @@ mod tests {
     #[test]
     fn people_find_the_first_node_at_the_contracts_ports_and_the_second_after_it() {
         let address = Ipv4Addr::new(10, 0, 2, 16);
-        let [api, agent] = Ports::Expected.forwards(address, 1).unwrap();
+        let [api, agent, datagrams] = Ports::Expected.forwards(address, 1).unwrap();
         assert_eq!((api.host, api.port, agent.host, agent.port), (16444, 6443, 17444, 7443));
         assert_eq!(api.address, address);
+        assert_eq!(datagrams, Forward { protocol: Protocol::Udp, ..agent });
     }
 
     #[test]
     fn tests_get_ports_of_their_own() {
-        let [api, agent] = Ports::Free.forwards(Ipv4Addr::new(10, 0, 2, 15), 0).unwrap();
+        let [api, agent, _] = Ports::Free.forwards(Ipv4Addr::new(10, 0, 2, 15), 0).unwrap();
         assert!(api.host != agent.host && api.host >= 1024);
     }
 }

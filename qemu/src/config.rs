@@ -66,9 +66,30 @@ pub enum Storage {
     },
 }
 
-/// A TCP port of the host's loopback that leads to a node.
+/// What is forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// Connections.
+    Tcp,
+    /// Datagrams towards the node. Its answers do not come back: a network without a way out has none for them.
+    Udp,
+}
+
+impl Protocol {
+    /// QEMU's word for it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// A port of the host's loopback that leads to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forward {
+    /// TCP or UDP, on both sides.
+    pub protocol: Protocol,
     /// Port on 127.0.0.1.
     pub host: u16,
     /// The node's address.
@@ -215,8 +236,8 @@ impl Network {
 /// Options of QEMU's user-mode network: no way out, and `forwards` in.
 pub(crate) fn user_options(forwards: &[Forward]) -> String {
     let mut options = "restrict=on,ipv6=off".to_owned();
-    for Forward { host, address, port } in forwards {
-        options.push_str(&format!(",hostfwd=tcp:127.0.0.1:{host}-{address}:{port}"));
+    for Forward { protocol, host, address, port } in forwards {
+        options.push_str(&format!(",hostfwd={}:127.0.0.1:{host}-{address}:{port}", protocol.name()));
     }
     options
 }
@@ -252,7 +273,10 @@ mod tests {
             cpus: 2,
             disk: Disk::Overlay("/out/a,b.qcow2".into()),
             storage: Storage::Virtio,
-            network: Network::Alone(vec![Forward { host: 16443, address: [10, 0, 2, 15].into(), port: 6443 }]),
+            network: Network::Alone(vec![
+                Forward { protocol: Protocol::Tcp, host: 16443, address: [10, 0, 2, 15].into(), port: 6443 },
+                Forward { protocol: Protocol::Udp, host: 17443, address: [10, 0, 2, 15].into(), port: 7443 },
+            ]),
             link: true,
             mac: 1,
             console_log: "/out/node-1.console.log".into(),
@@ -303,6 +327,7 @@ mod tests {
     fn the_network_has_no_way_out_and_ports_only_on_loopback() {
         let alone = line(&config(Board::Q35));
         assert!(alone.contains("user,id=net0,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:16443-10.0.2.15:6443"));
+        assert!(alone.contains(",hostfwd=udp:127.0.0.1:17443-10.0.2.15:7443"));
         let shared = line(&Config { network: Network::Shared("/run/port-0".into()), ..config(Board::Q35) });
         assert!(shared.contains("stream,id=net0,server=off,addr.type=unix,addr.path=/run/port-0,reconnect-ms=500"));
     }

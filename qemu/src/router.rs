@@ -56,10 +56,11 @@ fn arguments(qmp: &Path, port: &Path, forwards: &[Forward]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Protocol;
 
     #[test]
     fn the_host_is_at_one_end_of_a_wire_and_a_port_at_the_other() {
-        let forward = Forward { host: 1, address: [10, 0, 2, 15].into(), port: 2 };
+        let forward = Forward { protocol: Protocol::Tcp, host: 1, address: [10, 0, 2, 15].into(), port: 2 };
         let line = arguments("/run/qmp".as_ref(), "/run/port-3".as_ref(), &[forward]).join(" ");
         assert_eq!(line.matches("hubid=0").count(), 2);
         assert!(line.contains("hostfwd=tcp:127.0.0.1:1-10.0.2.15:2"), "{line}");
