@@ -35,6 +35,7 @@ pub fn plan(built: &Built, arch: Arch, memory_mib: Option<u32>) -> Plan {
         disks: Disks::Built,
         ports: Ports::Expected,
         link: true,
+        radio: None,
     }
 }
 

@@ -26,7 +26,7 @@ enum Verb {
     #[command(after_help = "Example: perigee build --target aarch64 --mission docs/missions/three-nodes.toml")]
     Build(build::Args),
     /// Build a mission, boot its nodes in QEMU, show them becoming Ready, stay until Ctrl-C
-    #[command(after_help = "Example: perigee run --target x86_64 --mission mission.toml")]
+    #[command(after_help = "Example: perigee run --link rate=64k,loss=5%,window=8m/96m,speed=20")]
     Run(run::Args),
     /// A node at a glance: version, data, links, services
     #[command(after_help = "Example: perigee status --node 127.0.0.1:17443")]
@@ -153,7 +153,12 @@ mod tests {
 
     #[test]
     fn wrong_use_is_told_from_failure() {
-        for wrong in [&["perigee", "logs"][..], &["perigee", "fly"], &["perigee", "fault", "etcd", "tickle"]] {
+        for wrong in [
+            &["perigee", "logs"][..],
+            &["perigee", "fly"],
+            &["perigee", "fault", "etcd", "tickle"],
+            &["perigee", "run", "--link", "rate=fast"],
+        ] {
             assert_eq!(Cli::try_parse_from(wrong).unwrap_err().exit_code(), 2, "{wrong:?}");
         }
         assert_eq!(Cli::try_parse_from(["perigee", "--help"]).unwrap_err().exit_code(), 0);

@@ -11,7 +11,8 @@ use perigee_core::control::{Request, Response, ServiceState, Status};
 use perigee_core::mission::CONTROL_PLANE;
 use perigee_image::build::Arch;
 use perigee_image::node::{Built, Disks};
-use perigee_qemu::{Cluster, stage};
+use perigee_qemu::radio::Counters;
+use perigee_qemu::{Cluster, Link, Plan, stage};
 
 use crate::build;
 use crate::client::Client;
@@ -41,6 +42,13 @@ pub struct Args {
     /// End when the demo has answered, instead of at Ctrl-C.
     #[arg(long)]
     pub until_answering: bool,
+    /// Put a simulated radio link between this host and the nodes once the demo has answered, beginning with a pass.
+    ///
+    /// Keys, all optional: rate (bit/s each way: 64k, 1M), loss (of frames, at random: 5%), window (up for how long of
+    /// how long: 8m/96m), delay (one way: 250ms), speed (all of it so many times as fast: 20), seed (of the losses: 1).
+    /// Several nodes share one link to the ground; what they say to each other does not pass it.
+    #[arg(long, value_name = "rate=64k,loss=5%,window=8m/96m,speed=20", conflicts_with = "until_answering")]
+    pub link: Option<Link>,
 }
 
 /// Builds and boots; returns after Ctrl-C (or the demo's answer) and an orderly power-off.
@@ -78,11 +86,19 @@ struct Running<'a> {
 impl<'a> Running<'a> {
     fn start(args: &'a Args, built: &'a Built, interrupted: Arc<AtomicBool>) -> Result<Self> {
         let plan = machines::plan(built, args.build.target, args.memory);
+        let plan = Plan { radio: args.link.clone(), ..plan };
         for node in &plan.nodes {
             let console = plan.folder.join(format!("{}.console.log", node.name));
             println!("run: {} starts with {} MiB; its console: {}", node.name, node.memory_mib, console.display());
         }
         let cluster = Cluster::start(plan).context("the ports 16443 and 17443 of this host must be free")?;
+        if let (Some(link), Some(radio)) = (&args.link, cluster.radio()) {
+            println!("run: once the demo has answered, a radio link leads to the nodes: {link}");
+            if link.speed > 1 {
+                println!("run: that {} times as fast: {}", link.speed, link.compressed());
+            }
+            radio.open();
+        }
         Ok(Self { args, built, cluster, progress: Progress::new(interrupted) })
     }
 
@@ -104,6 +120,10 @@ impl<'a> Running<'a> {
             return Ok(());
         }
         self.explain();
+        if let Some(radio) = self.cluster.radio() {
+            radio.restore();
+            println!("run: the radio link is there now, and its first pass begins");
+        }
         self.progress.stay(&mut self.cluster)
     }
 
@@ -189,6 +209,13 @@ impl<'a> Running<'a> {
     /// Asks every node to end, and waits for it.
     fn power_off(&mut self) -> Result<()> {
         println!("run: powering off; Ctrl-C again pulls the plug");
+        if let Some(radio) = self.cluster.radio() {
+            let Counters { uplink, downlink } = radio.counters();
+            println!("run: radio link, uplink: {uplink}");
+            println!("run: radio link, downlink: {downlink}");
+            // The end need not wait for a pass.
+            radio.open();
+        }
         for node in 0..self.built.nodes.len() {
             let name = &self.built.nodes[node].name;
             if let Err(error) = self.client(node).and_then(|client| client.request(&Request::PowerOff)) {

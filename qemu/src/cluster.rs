@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -11,6 +12,7 @@ use crate::config::{Board, Config, Disk, Forward, Network, Protocol, Storage, kv
 use crate::disk;
 use crate::kubectl::Kubectl;
 use crate::machine::Machine;
+use crate::radio::{Channel, Link};
 use crate::recording::Recording;
 use crate::router::Router;
 
@@ -55,6 +57,9 @@ pub struct Plan {
     pub ports: Ports,
     /// Whether the network cards have a carrier at first.
     pub link: bool,
+    /// The radio link between the host and all of the nodes; its first pass begins before they start. Nodes hear each
+    /// other without it.
+    pub radio: Option<Link>,
 }
 
 /// What the nodes write to.
@@ -83,6 +88,7 @@ pub struct Cluster {
     plan: Plan,
     forwards: Vec<[Forward; 3]>,
     router: Option<Router>,
+    radio: Option<Arc<Channel>>,
     /// In the order of the plan; a node that is off has none.
     machines: Vec<Option<Machine>>,
 }
@@ -106,13 +112,14 @@ impl Cluster {
         }
         let forwards = plan.nodes.iter().zip(0..).map(|(node, i)| plan.ports.forwards(node.address, i));
         let forwards = forwards.collect::<Result<Vec<_>>>()?;
+        let radio = plan.radio.as_ref().map(|link| Arc::new(Channel::new(link)));
         let router = match plan.nodes.len() {
             0 => bail!("a mission has at least one node"),
-            1 => None,
-            ports => Some(Router::start(ports, forwards.as_flattened())?),
+            1 if radio.is_none() => None,
+            ports => Some(Router::start(ports, forwards.as_flattened(), radio.clone())?),
         };
         let machines = plan.nodes.iter().map(|_| None).collect();
-        Ok(Self { plan, forwards, router, machines })
+        Ok(Self { plan, forwards, router, radio, machines })
     }
 
     /// Starts a node that is off, on its disk as it is.
@@ -170,6 +177,11 @@ impl Cluster {
     /// Port on 127.0.0.1 that leads to a node's agent: its connections by TCP, datagrams for it by UDP.
     pub fn agent_port(&self, node: usize) -> u16 {
         self.forwards[node][1].host
+    }
+
+    /// The radio link, if there is one: to watch it, and to switch it.
+    pub fn radio(&self) -> Option<&Arc<Channel>> {
+        self.radio.as_ref()
     }
 
     /// An error with the end of its console, if a machine has ended by itself.
@@ -256,7 +268,7 @@ impl Ports {
 
 /// A port of the loopback that nobody has now, neither for TCP nor for UDP. Below those that outgoing connections take (32768 and above, Linux's
 /// `ip_local_port_range`), and never the same one twice: it is free until QEMU has it.
-fn free_port() -> Result<u16> {
+pub(crate) fn free_port() -> Result<u16> {
     const FIRST: u16 = 20_000;
     const COUNT: u32 = 12_000;
     static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -1,8 +1,9 @@
 //! Machines in QEMU: boards with their real firmware, storage, network, console and faults.
 //!
 //! [`config`] decides the command line (pure), [`console`] stamps what the guest prints, [`qmp`] steers the running
-//! machine, [`recording`] has what it wrote, [`machine`] ties them together, and [`cluster`] is a mission's nodes. A machine ends when its [`Machine`]
-//! is dropped, and with the process that started it; nothing else is ever ended.
+//! machine, [`recording`] has what it wrote, [`machine`] ties them together, [`radio`] is a link to the ground, and
+//! [`cluster`] is a mission's nodes. A machine ends when its [`Machine`] is dropped, and with the process that started
+//! it; nothing else is ever ended.
 #![forbid(unsafe_code)]
 
 pub mod cluster;
@@ -12,6 +13,7 @@ pub mod disk;
 pub mod kubectl;
 pub mod machine;
 pub mod qmp;
+pub mod radio;
 pub mod random;
 pub mod recording;
 pub mod router;
@@ -23,5 +25,6 @@ pub use config::{Board, Config, Forward, Network, Protocol, Storage};
 pub use console::{Console, Line};
 pub use kubectl::Kubectl;
 pub use machine::Machine;
+pub use radio::{Channel, Link};
 pub use random::Random;
 pub use router::Router;

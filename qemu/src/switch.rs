@@ -3,7 +3,8 @@
 //! QEMU itself has a hub only. There its user-mode network hears what one machine says to another, takes it for a
 //! connection to the world that it is to forbid, and refuses it in the other's name.
 //!
-//! Ports speak QEMU's `-netdev stream` (net/stream.c): each frame follows its length, 4 bytes, big-endian.
+//! Ports speak QEMU's `-netdev stream` (net/stream.c): each frame follows its length, 4 bytes, big-endian. One of them may
+//! be behind a radio link.
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, Read, Write};
@@ -17,12 +18,24 @@ use std::thread;
 
 use anyhow::{Context, Result};
 
+use crate::radio::{Channel, Direction};
+
 /// Longest frame that QEMU sends (`NET_BUFSIZE`, include/net/net.h).
 const MAX_FRAME_BYTES: usize = 4096 + 65536;
 /// Frames that wait for a port. More are dropped, as switches do: a paused machine must not hold up the others.
 const QUEUE_FRAMES: usize = 512;
 
 type Mac = [u8; 6];
+type Frame = Arc<[u8]>;
+
+/// A port that is to be.
+#[derive(Debug)]
+pub struct Port {
+    /// Where to plug in; must not exist yet.
+    pub socket: PathBuf,
+    /// The radio link that the port's machine is behind: it is the ground.
+    pub radio: Option<Arc<Channel>>,
+}
 
 /// A running switch; its ports close when it is dropped.
 #[derive(Debug)]
@@ -32,7 +45,7 @@ pub struct Switch {
 
 #[derive(Debug)]
 struct Shared {
-    sockets: Vec<PathBuf>,
+    ports: Vec<Port>,
     ending: AtomicBool,
     state: Mutex<State>,
 }
@@ -46,17 +59,17 @@ struct State {
 
 #[derive(Debug)]
 struct Plug {
-    frames: SyncSender<Arc<[u8]>>,
+    frames: SyncSender<Frame>,
     stream: UnixStream,
 }
 
 impl Switch {
-    /// Starts a switch with a port at each of `sockets`, which must not exist yet.
-    pub fn start(sockets: Vec<PathBuf>) -> Result<Self> {
-        let plugs = sockets.iter().map(|_| None).collect();
+    /// Starts a switch with `ports`.
+    pub fn start(ports: Vec<Port>) -> Result<Self> {
+        let plugs = ports.iter().map(|_| None).collect();
         let state = Mutex::new(State { table: Table::default(), plugs });
-        let shared = Arc::new(Shared { sockets, ending: AtomicBool::new(false), state });
-        for (port, socket) in shared.sockets.iter().enumerate() {
+        let shared = Arc::new(Shared { ports, ending: AtomicBool::new(false), state });
+        for (port, Port { socket, .. }) in shared.ports.iter().enumerate() {
             let listener = UnixListener::bind(socket).with_context(|| format!("listen on {}", socket.display()))?;
             let shared = shared.clone();
             thread::spawn(move || shared.serve(port, &listener));
@@ -66,7 +79,7 @@ impl Switch {
 
     /// The socket of one port.
     pub fn port(&self, port: usize) -> &Path {
-        &self.shared.sockets[port]
+        &self.shared.ports[port].socket
     }
 }
 
@@ -77,7 +90,7 @@ impl Drop for Switch {
             // Its machine may be gone already.
             let _ = plug.stream.shutdown(Shutdown::Both);
         }
-        for socket in &self.shared.sockets {
+        for Port { socket, .. } in &self.shared.ports {
             // Wakes who waits for a machine; without one the port has ended already.
             let _ = UnixStream::connect(socket);
         }
@@ -90,29 +103,49 @@ impl Shared {
     }
 
     /// One machine after the other: one that was switched off comes back as a new connection.
-    fn serve(&self, port: usize, listener: &UnixListener) {
+    fn serve(self: &Arc<Self>, port: usize, listener: &UnixListener) {
         while let Ok((stream, _)) = listener.accept() {
             if self.ending.load(Ordering::Acquire) {
                 return;
             }
-            if let Ok(mut frames) = self.plug_in(port, stream) {
-                while let Ok(frame) = read_frame(&mut frames) {
-                    self.forward(port, &frame);
-                }
-            }
+            // A connection that breaks is the next one's beginning.
+            let _ = self.listen(port, stream);
             self.lock().plugs[port] = None;
         }
     }
 
-    fn plug_in(&self, port: usize, stream: UnixStream) -> io::Result<BufReader<UnixStream>> {
-        let (reads, writes) = (stream.try_clone()?, stream.try_clone()?);
-        let (frames, queue) = sync_channel(QUEUE_FRAMES);
-        thread::spawn(move || write_frames(writes, &queue));
-        self.lock().plugs[port] = Some(Plug { frames, stream });
-        Ok(BufReader::new(reads))
+    /// Forwards what comes from one machine until its connection ends.
+    fn listen(self: &Arc<Self>, port: usize, stream: UnixStream) -> io::Result<()> {
+        let mut frames = BufReader::new(stream.try_clone()?);
+        self.plug_in(port, stream)?;
+        let Some(radio) = self.ports[port].radio.clone() else {
+            loop {
+                self.forward(port, &read_frame(&mut frames)?);
+            }
+        };
+        let shared = self.clone();
+        let (uplink, queue) = sync_channel(QUEUE_FRAMES);
+        thread::spawn(move || radio.carry(Direction::Uplink, &queue, |frame| shared.forward(port, frame)));
+        // The carrier ends after us.
+        while uplink.send(read_frame(&mut frames)?).is_ok() {}
+        Ok(())
     }
 
-    fn forward(&self, from: usize, frame: &Arc<[u8]>) {
+    fn plug_in(&self, port: usize, stream: UnixStream) -> io::Result<()> {
+        let mut writes = stream.try_clone()?;
+        let (frames, queue) = sync_channel(QUEUE_FRAMES);
+        match self.ports[port].radio.clone() {
+            None => thread::spawn(move || write_frames(writes, &queue)),
+            Some(radio) => thread::spawn(move || {
+                // A machine that is just ending misses it.
+                radio.carry(Direction::Downlink, &queue, |frame| drop(write_frame(&mut writes, frame)));
+            }),
+        };
+        self.lock().plugs[port] = Some(Plug { frames, stream });
+        Ok(())
+    }
+
+    fn forward(&self, from: usize, frame: &Frame) {
         let mut state = self.lock();
         let to = state.table.learn(from, frame);
         for (port, plug) in state.plugs.iter().enumerate() {
@@ -127,16 +160,20 @@ impl Shared {
 }
 
 /// Ends with the port's queue or with the connection.
-fn write_frames(mut stream: UnixStream, queue: &Receiver<Arc<[u8]>>) {
+fn write_frames(mut stream: UnixStream, queue: &Receiver<Frame>) {
     for frame in queue {
-        let Ok(length) = u32::try_from(frame.len()) else { return };
-        if stream.write_all(&[&length.to_be_bytes()[..], &frame].concat()).is_err() {
+        if write_frame(&mut stream, &frame).is_err() {
             return;
         }
     }
 }
 
-fn read_frame(stream: &mut impl Read) -> io::Result<Arc<[u8]>> {
+pub(crate) fn write_frame(stream: &mut impl Write, frame: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(frame.len()).map_err(io::Error::other)?;
+    stream.write_all(&[&length.to_be_bytes(), frame].concat())
+}
+
+pub(crate) fn read_frame(stream: &mut impl Read) -> io::Result<Frame> {
     let mut length = [0; 4];
     stream.read_exact(&mut length)?;
     let length = u32::from_be_bytes(length) as usize;
@@ -240,16 +277,14 @@ mod tests {
     #[test]
     fn machines_come_and_go_and_a_third_does_not_hear_what_two_say() {
         let files = Files::new().unwrap();
-        let switch = Switch::start((0..3).map(|port| files.path(format!("port-{port}"))).collect()).unwrap();
+        let port = |port| Port { socket: files.path(format!("port-{port}")), radio: None };
+        let switch = Switch::start((0..3).map(port).collect()).unwrap();
         let plug = |port| {
             let stream = UnixStream::connect(switch.port(port)).unwrap();
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream
         };
-        let say = |mut stream: &UnixStream, frame: &[u8]| {
-            stream.write_all(&(frame.len() as u32).to_be_bytes()).unwrap();
-            stream.write_all(frame).unwrap();
-        };
+        let say = |mut stream: &UnixStream, frame: &[u8]| write_frame(&mut stream, frame).unwrap();
         let until = |so: &dyn Fn(&State) -> bool| {
             let deadline = Instant::now() + PATIENCE;
             while !so(&switch.shared.lock()) {

@@ -34,6 +34,7 @@ fn plan(name: &str, board: Board, nodes: u8) -> Plan {
         disks: Disks::Fresh,
         ports: Ports::Free,
         link: false,
+        radio: None,
     }
 }
 
