@@ -2,14 +2,15 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use perigee_core::update::Release;
 use perigee_core::update::manifest::MANIFEST_BYTES;
 use perigee_image::bundle::{Pack, Packed, images};
 use perigee_image::keys::SlotKey;
 use perigee_image::node::Disks;
+use perigee_qemu::Link;
+use perigee_qemu::radio::Window;
 use serde::Serialize;
 
 use crate::ask::json;
@@ -30,12 +31,9 @@ pub struct Args {
     /// Let nodes take it although it is older than what they take otherwise.
     #[arg(long)]
     pub downgrade: bool,
-    /// Bits a second of the link, for what it costs: 64k, 2M.
-    #[arg(long, value_name = "RATE", value_parser = rate, default_value = "64k")]
-    pub rate: u64,
-    /// Minutes that the link is up in a pass, and from pass to pass.
-    #[arg(long, value_name = "UP/PERIOD", value_parser = window, default_value = "8/96")]
-    pub window: (u64, u64),
+    /// The link that it goes up by, for what it costs; keys as of `perigee run --link`.
+    #[arg(long, value_name = "rate=64k,window=8m/96m", default_value = "rate=64k,window=8m/96m")]
+    pub link: Link,
     /// Where the bundle goes; out/<version>.bundle unless said.
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -56,9 +54,9 @@ struct Cost {
     steps_bytes: u64,
     differences_bytes: u64,
     news_bytes: u64,
-    seconds: u64,
+    link_s: u64,
     passes: u64,
-    days: u64,
+    span_s: u64,
 }
 
 /// Builds, packs, and says what it costs.
@@ -87,7 +85,7 @@ pub fn pack(args: &Args) -> Result<String> {
     fs::write(&partial, &bytes)
         .and_then(|()| fs::rename(&partial, &bundle))
         .with_context(|| format!("write {}", bundle.display()))?;
-    let (seconds, passes, days) = passes(bytes.len() as u64, args.rate, args.window);
+    let Passes { link_s, passes, span_s } = Passes::of(bytes.len() as u64, &args.link);
     let [steps_bytes, differences_bytes, news_bytes] = streams;
     let cost = Cost {
         bundle,
@@ -99,20 +97,19 @@ pub fn pack(args: &Args) -> Result<String> {
         steps_bytes,
         differences_bytes,
         news_bytes,
-        seconds,
+        link_s,
         passes,
-        days,
+        span_s,
     };
-    if args.json { json(&cost) } else { Ok(text(&cost, args)) }
+    if args.json { json(&cost) } else { Ok(text(&cost, &args.link)) }
 }
 
-fn text(cost: &Cost, args: &Args) -> String {
+fn text(cost: &Cost, link: &Link) -> String {
     let from = cost.base.as_ref().map_or_else(|| "any node".to_owned(), |base| format!("nodes with {base}"));
-    let (up, period) = args.window;
     format!(
         "{} for {from}: {}\n\
          {} bytes of an image of {}: steps {}, differences {}, new bytes {}\n\
-         at {} bit/s: {} of link; {} of {up} minutes in {period}, within {} days\n",
+         by a link of {link}: {} of it, {}, {} from the first one's begin\n",
         cost.version,
         cost.bundle.display(),
         cost.bundle_bytes,
@@ -120,41 +117,38 @@ fn text(cost: &Cost, args: &Args) -> String {
         cost.steps_bytes,
         cost.differences_bytes,
         cost.news_bytes,
-        args.rate,
-        show::span(cost.seconds * 1000),
+        show::span(cost.link_s * 1000),
         if cost.passes == 1 { "1 pass".to_owned() } else { format!("{} passes", cost.passes) },
-        cost.days,
+        show::span(cost.span_s * 1000),
     )
 }
 
-/// Seconds of link, passes, and days until the last of them is over.
-fn passes(bytes: u64, rate: u64, (up, period): (u64, u64)) -> (u64, u64, u64) {
-    let seconds = (bytes * 8).div_ceil(rate);
-    let passes = seconds.div_ceil(up * 60).max(1);
-    let span = Duration::from_secs((passes - 1) * period * 60 + up * 60);
-    (seconds, passes, span.as_secs().div_ceil(24 * 3600))
+/// What it takes to send something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Passes {
+    /// Seconds that the link is used.
+    link_s: u64,
+    /// Passes, the last of them perhaps not whole.
+    passes: u64,
+    /// Seconds from the first pass's beginning until all is sent.
+    span_s: u64,
+}
+
+impl Passes {
+    /// For so many bytes, those included that are lost and sent again.
+    fn of(bytes: u64, link: &Link) -> Self {
+        let arrives = 1.0 - f64::from(link.loss_ppm) / 1e6;
+        let bits = bytes as f64 * 8.0 / arrives.max(1e-6);
+        let link_s = link.rate_bps.map_or(0, |rate| (bits / rate as f64).ceil() as u64);
+        let Some(Window { up, period }) = link.window else { return Self { link_s, passes: 1, span_s: link_s } };
+        let up = up.as_secs().max(1);
+        let passes = link_s.div_ceil(up).max(1);
+        Self { link_s, passes, span_s: (passes - 1) * period.as_secs() + (link_s - (passes - 1) * up) }
+    }
 }
 
 fn release(text: &str) -> Result<Release> {
     Release::parse(text).context("expected three numbers like 1.2.3")
-}
-
-fn rate(text: &str) -> Result<u64> {
-    let (number, factor) = match text.strip_suffix(['k', 'M']) {
-        Some(number) if text.ends_with('k') => (number, 1000),
-        Some(number) => (number, 1_000_000),
-        None => (text, 1),
-    };
-    let rate = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
-    rate.filter(|rate| *rate > 0).context("expected bits a second, for example 64k")
-}
-
-fn window(text: &str) -> Result<(u64, u64)> {
-    let expected = || "expected minutes up and minutes from pass to pass, for example 8/96";
-    let (up, period) = text.split_once('/').with_context(expected)?;
-    let (up, period) = (up.parse().with_context(expected)?, period.parse().with_context(expected)?);
-    ensure!(0 < up && up <= period && period <= 525_600, expected());
-    Ok((up, period))
 }
 
 #[cfg(test)]
@@ -163,22 +157,18 @@ mod tests {
 
     #[test]
     fn a_bundle_costs_passes_by_rate_and_window() {
-        assert_eq!(passes(1000, 64_000, (8, 96)), (1, 1, 1));
-        // 3.84 MB go up in a pass of 8 minutes.
-        assert_eq!(passes(3_840_000, 64_000, (8, 96)), (480, 1, 1));
-        assert_eq!(passes(3_840_001, 64_000, (8, 96)), (481, 2, 1));
-        assert_eq!(passes(70_000_000, 64_000, (8, 96)), (8750, 19, 2));
-    }
-
-    #[test]
-    fn rates_and_windows_are_read_or_refused_with_an_example() {
-        assert_eq!([rate("9600").unwrap(), rate("64k").unwrap(), rate("2M").unwrap()], [9600, 64_000, 2_000_000]);
-        assert_eq!(window("8/96").unwrap(), (8, 96));
-        for wrong in ["", "k", "0", "-1", "64 k", "99999999999999999999M"] {
-            assert!(rate(wrong).unwrap_err().to_string().contains("64k"), "{wrong}");
-        }
-        for wrong in ["", "8", "8/", "0/5", "9/8", "a/b", "1/9999999"] {
-            assert!(window(wrong).unwrap_err().to_string().contains("8/96"), "{wrong}");
+        for (bytes, link, link_s, passes, span_s) in [
+            (1000, "rate=64k,window=8m/96m", 1, 1, 1),
+            // 3.84 MB go up in a pass of 8 minutes.
+            (3_840_000, "rate=64k,window=8m/96m", 480, 1, 480),
+            (3_840_001, "rate=64k,window=8m/96m", 481, 2, 5761),
+            (70_000_000, "rate=64k,window=8m/96m", 8750, 19, 18 * 5760 + 110),
+            (3_840_000, "rate=64k,window=8m/96m,loss=50%", 960, 2, 6240),
+            (1_000_000, "rate=1M", 8, 1, 8),
+            (1_000_000, "delay=1s", 0, 1, 0),
+        ] {
+            let expected = Passes { link_s, passes, span_s };
+            assert_eq!(Passes::of(bytes, &link.parse().unwrap()), expected, "{bytes} bytes by {link}");
         }
     }
 }
