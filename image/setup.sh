@@ -36,6 +36,8 @@ mtools:files into the ESP without a mount
 e2fsprogs:mkfs.ext4 and debugfs for the data partition
 ovmf:UEFI firmware, x86_64
 qemu-efi-aarch64:UEFI firmware, aarch64
+u-boot-qemu:another UEFI firmware, aarch64
+sbsigntool:signatures for Secure Boot
 libseccomp-dev:runc
 libseccomp-dev@arm64:runc
 autoconf:erofs-utils

@@ -7,7 +7,7 @@ use perigee_core::mission::CONTROL_PLANE;
 use perigee_image::build::Arch;
 use perigee_image::node::Built;
 use perigee_qemu::cluster::Node;
-use perigee_qemu::{Board, Disks, Plan, Ports, Storage};
+use perigee_qemu::{Board, Disks, Firmware, Plan, Ports, Storage};
 
 /// Memory of a machine with the control plane, and of one without, where the user says nothing, MiB. Four times what
 /// each needs at least, so that a first look is not slowed by reclaim.
@@ -27,6 +27,7 @@ pub fn plan(built: &Built, arch: Arch, memory_mib: Option<u32>) -> Plan {
     });
     Plan {
         board: board(arch),
+        firmware: Firmware::Edk2,
         storage: Storage::Virtio,
         nodes: nodes.collect(),
         kubectl: built.kubectl.clone(),

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::config::{Board, Config, Disk, Forward, Network, Protocol, Storage, kvm_usable};
+use crate::config::{Board, Config, Disk, Firmware, Forward, Network, Protocol, Storage, kvm_usable};
 use crate::disk;
 use crate::kubectl::Kubectl;
 use crate::machine::Machine;
@@ -41,6 +41,8 @@ pub struct Node {
 pub struct Plan {
     /// The board of all of them.
     pub board: Board,
+    /// What starts from their disks.
+    pub firmware: Firmware,
     /// What their disks are connected to.
     pub storage: Storage,
     /// At least one; an API server runs on the first.
@@ -200,7 +202,7 @@ impl Cluster {
     }
 
     fn config(&self, index: usize) -> Result<Config> {
-        let Plan { board, storage, folder, link, .. } = &self.plan;
+        let Plan { board, firmware, storage, folder, link, .. } = &self.plan;
         let node = &self.plan.nodes[index];
         let network = match &self.router {
             Some(router) => Network::Shared(router.port(index).to_owned()),
@@ -209,6 +211,7 @@ impl Cluster {
         Ok(Config {
             name: node.name.clone(),
             board: *board,
+            firmware: *firmware,
             kvm: kvm_usable(*board),
             memory_mib: node.memory_mib,
             cpus: CPUS,

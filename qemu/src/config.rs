@@ -23,20 +23,13 @@ impl Board {
         }
     }
 
-    /// UEFI firmware: the code, and the variable store that a machine gets a copy of (Debian's `ovmf` and
-    /// `qemu-efi-aarch64`).
-    pub(crate) const fn firmware(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Q35 => ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-            Self::Virt => ("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd"),
-        }
-    }
-
-    /// The board without what a satellite has not: no SMM, no VMware port, no AHCI, no keyboard controller.
-    const fn machine(self) -> &'static str {
-        match self {
-            Self::Q35 => "q35,smm=off,vmport=off,sata=off,i8042=off",
-            Self::Virt => "virt,gic-version=3,acpi=off",
+    /// The board without what a satellite has not: no VMware port, no AHCI, no keyboard controller; and no SMM, unless
+    /// firmware guards its variables with it.
+    const fn machine(self, firmware: Firmware) -> &'static str {
+        match (self, firmware) {
+            (Self::Q35, Firmware::SecureBoot) => "q35,smm=on,vmport=off,sata=off,i8042=off",
+            (Self::Q35, _) => "q35,smm=off,vmport=off,sata=off,i8042=off",
+            (Self::Virt, _) => "virt,gic-version=3,acpi=off",
         }
     }
 
@@ -46,6 +39,48 @@ impl Board {
         match self {
             Self::Q35 => "max",
             Self::Virt => "max,pauth-impdef=on",
+        }
+    }
+}
+
+/// What starts the loader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// OVMF, AAVMF: EDK II's UEFI (Debian's `ovmf` and `qemu-efi-aarch64`).
+    Edk2,
+    /// OVMF with Secure Boot, which believes the key of [`SECURE_BOOT_KEY`] and no other's.
+    SecureBoot,
+    /// U-Boot's UEFI on aarch64 (Debian's `u-boot-qemu`); it has no variables that stay.
+    UBoot,
+}
+
+/// The key that [`Firmware::SecureBoot`] believes, for tests (Debian's `ovmf`), and its certificate; encrypted with the
+/// word `snakeoil`.
+pub const SECURE_BOOT_KEY: [&str; 2] = ["/usr/share/ovmf/PkKek-1-snakeoil.key", "/usr/share/ovmf/PkKek-1-snakeoil.pem"];
+
+/// A firmware's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flash {
+    /// The code, and the variable store that a machine gets a copy of.
+    CodeAndVariables(&'static str, &'static str),
+    /// All of it.
+    Rom(&'static str),
+}
+
+impl Firmware {
+    pub(crate) const fn flash(self, board: Board) -> Flash {
+        match (self, board) {
+            (Self::SecureBoot, _) => Flash::CodeAndVariables(
+                "/usr/share/OVMF/OVMF_CODE_4M.secboot.fd",
+                "/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd",
+            ),
+            (Self::UBoot, _) => Flash::Rom("/usr/lib/u-boot/qemu_arm64/u-boot.bin"),
+            (Self::Edk2, Board::Q35) => {
+                Flash::CodeAndVariables("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd")
+            }
+            (Self::Edk2, Board::Virt) => {
+                Flash::CodeAndVariables("/usr/share/AAVMF/AAVMF_CODE.fd", "/usr/share/AAVMF/AAVMF_VARS.fd")
+            }
         }
     }
 }
@@ -156,6 +191,8 @@ pub struct Config {
     pub name: String,
     /// Its board.
     pub board: Board,
+    /// What starts from its disk.
+    pub firmware: Firmware,
     /// Whether the host can run the board's instructions by itself (see [`kvm_usable`]).
     pub kvm: bool,
     /// Memory, MiB.
@@ -181,11 +218,10 @@ impl Config {
     ///
     /// The machine starts paused; the console is on standard output.
     pub fn arguments(&self, vars: &Path, qmp: &Path) -> Vec<String> {
-        let (code, _) = self.board.firmware();
         let mut args = Vec::new();
         let mut add = |option: &str, value: String| args.extend([format!("-{option}"), value]);
         add("name", self.name.clone());
-        add("machine", self.board.machine().into());
+        add("machine", self.board.machine(self.firmware).into());
         if self.kvm {
             add("accel", "kvm".into());
             add("cpu", "host".into());
@@ -195,8 +231,17 @@ impl Config {
         }
         add("smp", self.cpus.to_string());
         add("m", format!("{}M", self.memory_mib));
-        add("drive", format!("if=pflash,format=raw,readonly=on,file={code}"));
-        add("drive", format!("if=pflash,format=raw,file={}", value(vars)));
+        match self.firmware.flash(self.board) {
+            Flash::Rom(rom) => add("bios", rom.into()),
+            Flash::CodeAndVariables(code, _) => {
+                add("drive", format!("if=pflash,format=raw,readonly=on,file={code}"));
+                add("drive", format!("if=pflash,format=raw,file={}", value(vars)));
+            }
+        }
+        if self.firmware == Firmware::SecureBoot {
+            // Only firmware itself, in SMM, writes its variables.
+            add("global", "driver=cfi.pflash01,property=secure,value=on".into());
+        }
         let (option, disk) = self.disk.option();
         add(option, disk);
         match &self.storage {
@@ -268,6 +313,7 @@ mod tests {
         Config {
             name: "node-1".into(),
             board,
+            firmware: Firmware::Edk2,
             kvm: false,
             memory_mib: 1024,
             cpus: 2,
@@ -308,6 +354,17 @@ mod tests {
     fn a_virt_has_gicv3_and_aavmf() {
         let line = line(&config(Board::Virt));
         assert!(line.contains("-machine virt,gic-version=3") && line.contains("AAVMF_CODE.fd"), "{line}");
+    }
+
+    #[test]
+    fn firmware_is_exchanged_without_the_board() {
+        let secure = line(&Config { firmware: Firmware::SecureBoot, ..config(Board::Q35) });
+        for part in ["q35,smm=on", "OVMF_CODE_4M.secboot.fd", "driver=cfi.pflash01,property=secure,value=on"] {
+            assert!(secure.contains(part), "`{part}` in {secure}");
+        }
+        let u_boot = line(&Config { firmware: Firmware::UBoot, ..config(Board::Virt) });
+        assert!(u_boot.contains("-bios /usr/lib/u-boot/qemu_arm64/u-boot.bin"), "{u_boot}");
+        assert!(!u_boot.contains("pflash"), "{u_boot}");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub mod stage;
 mod switch;
 
 pub use cluster::{Cluster, Disks, Plan, Ports};
-pub use config::{Board, Config, Forward, Network, Protocol, Storage};
+pub use config::{Board, Config, Firmware, Forward, Network, Protocol, Storage};
 pub use console::{Console, Line};
 pub use kubectl::Kubectl;
 pub use machine::Machine;

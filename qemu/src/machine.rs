@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::json;
 
-use crate::config::Config;
+use crate::config::{Config, Flash};
 use crate::console::Console;
 use crate::qmp::Qmp;
 
@@ -41,9 +41,10 @@ impl Machine {
         let started = || -> Result<Self> {
             let files = Files::new()?;
             let vars = files.path("vars.fd");
-            let (_, template) = config.board.firmware();
-            fs::copy(template, &vars)
-                .with_context(|| format!("copy {template}; `make` installs the firmware packages"))?;
+            if let Flash::CodeAndVariables(_, template) = config.firmware.flash(config.board) {
+                fs::copy(template, &vars)
+                    .with_context(|| format!("copy {template}; `make` installs the firmware packages"))?;
+            }
             let socket = files.path("qmp");
             let mut process = Process::start(config.board.program(), &config.arguments(&vars, &socket))?;
             let mut qmp = process.connect(&socket)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use perigee_qemu::cluster::Node;
-use perigee_qemu::{Board, Cluster, Disks, Plan, Ports, Storage};
+use perigee_qemu::{Board, Cluster, Disks, Firmware, Plan, Ports, Storage};
 
 /// The firmware under TCG takes 5 s; a busy host makes it slower.
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -26,6 +26,7 @@ fn plan(name: &str, board: Board, nodes: u8) -> Plan {
     };
     Plan {
         board,
+        firmware: Firmware::Edk2,
         storage: Storage::Virtio,
         nodes: (0..nodes).map(node).collect(),
         kubectl: PathBuf::from("kubectl"),
