@@ -25,6 +25,7 @@ pub mod oci;
 pub mod pki;
 pub mod rootfs;
 pub mod rust_std;
+pub mod secure_boot;
 pub mod services;
 pub mod slot;
 pub mod solink;

@@ -15,6 +15,7 @@ use crate::bundle::images;
 use crate::disk::{Content, Written};
 use crate::keys::SlotKey;
 use crate::rootfs::{Kind, Parts, Rootfs};
+use crate::secure_boot::DbKey;
 use crate::{config, data, disk, esp, flight, go, kernel, loader, native, pki, rootfs, services, slot};
 
 /// Where the API server is reached from the host: QEMU forwards this port to 6443.
@@ -103,8 +104,14 @@ pub fn build(ctx: &Ctx, arch: Arch, mission_path: &Path, out: &Path, disks: Disk
     stage(4, "disks");
     let key = SlotKey::find(&out.join("keys"))?;
     let loader = loader::build(ctx, arch, &key)?;
-    let esp = esp::build(ctx, arch, &loader)?;
-    let slot_of = |root: &Rootfs| slot::build(ctx, arch, &kernel.join("kernel"), &root.image, &root.version);
+    let db_key = DbKey::from_environment()?;
+    let signed = |application: &Path| match &db_key {
+        Some(key) => key.sign(ctx, application),
+        None => Ok(application.to_owned()),
+    };
+    let esp = esp::build(ctx, arch, &signed(&loader)?)?;
+    let signed_kernel = signed(&kernel.join("kernel"))?;
+    let slot_of = |root: &Rootfs| slot::build(ctx, arch, &signed_kernel, &root.image, &root.version);
     let (slot, golden) = (slot_of(&rootfs)?, slot_of(&golden)?);
     let (headers, golden_headers) = (slot.headers(&key)?, golden.headers(&key)?);
     images::keep(&images::folder(&folder), slot.version(), &headers, &slot.image, slot.data_bytes())?;

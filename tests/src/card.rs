@@ -49,6 +49,13 @@ impl Card {
         file.with_context(|| format!("open {}", self.image.display()))
     }
 
+    /// Writes `contents` to a partition's start and `end` to its end.
+    pub fn put(&self, name: &str, contents: &[u8], end: &[u8]) -> Result<()> {
+        let (disk, place) = (self.open()?, partition(name)?);
+        disk.write_all_at(contents, place.start)?;
+        Ok(disk.write_all_at(end, place.start + place.length - end.len() as u64)?)
+    }
+
     /// Flips a bit of the byte at `offset` of a partition.
     pub fn flip(&self, name: &str, offset: u64, bit: u32) -> Result<()> {
         let (file, at) = (self.open()?, partition(name)?.start + offset);

@@ -2,6 +2,7 @@
 
 mod boots;
 mod data;
+mod firmware;
 mod link;
 pub mod slots;
 mod storage;
@@ -38,6 +39,10 @@ pub fn image_step(suite: &mut Suite, lab: &mut Lab, arch: Arch) {
 pub fn steps(suite: &mut Suite, lab: &mut Lab, arch: Arch) {
     for (name, run) in MACHINES {
         suite.group(&of(name, arch), |checks| run(lab, arch, checks));
+    }
+    match arch {
+        Arch::X86_64 => suite.group("secure-boot-x86_64", |checks| firmware::secure_boot(lab, checks)),
+        Arch::Aarch64 => suite.step("u-boot-aarch64", || firmware::u_boot(lab)),
     }
     // The controller and its driver are the same on both; one of them is enough. An emulated card takes minutes, and
     // this step has not been seen to its end yet: it runs when it is asked for.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -14,7 +13,7 @@ use perigee_image::rootfs::{self, Kind, Parts};
 use perigee_image::slot::{self, Slot};
 use perigee_image::{native, node};
 
-use crate::card::{Card, partition};
+use crate::card::Card;
 use crate::lab::Lab;
 
 /// What they are made for: the code that is put into them is its own.
@@ -33,12 +32,10 @@ pub struct Image {
 impl Image {
     /// Writes it to slot A of a card.
     pub fn write(&self, card: &Card) -> Result<()> {
-        let (disk, place) = (card.open()?, partition("slot-a")?);
         let mut contents = fs::read(&self.contents)?;
         let end = contents.len() as u64;
         contents[usize::try_from(self.zeros.start.min(end))?..usize::try_from(self.zeros.end.min(end))?].fill(0);
-        disk.write_all_at(&contents, place.start)?;
-        Ok(disk.write_all_at(&self.headers, place.start + place.length - self.headers.len() as u64)?)
+        card.put("slot-a", &contents, &self.headers)
     }
 }
 
