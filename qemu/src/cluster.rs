@@ -156,6 +156,11 @@ impl Cluster {
     /// Pulls a node's plug; gives what it wrote since it was powered on, if that is recorded.
     pub fn power_cut_recorded(&mut self, node: usize) -> Result<Recording> {
         self.power_cut(node);
+        self.recorded(node)
+    }
+
+    /// What a node wrote since it was powered on, if that is recorded.
+    pub fn recorded(&self, node: usize) -> Result<Recording> {
         Recording::open(&self.plan.log(&self.plan.nodes[node]))
     }
 

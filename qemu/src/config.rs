@@ -171,6 +171,15 @@ impl Disk {
             Self::Recorded { overlay, log } => ("blockdev", recorded(overlay, log)),
         }
     }
+
+    /// What the disk's device has to know of it. `blklogwrites` adds two parts to a request, and QEMU merges requests until
+    /// they have as many parts as one may have: the guest's largest writes would fail.
+    const fn merging(&self) -> &'static str {
+        match self {
+            Self::Raw(_) | Self::Overlay(_) => "",
+            Self::Recorded { .. } => ",request-merging=off",
+        }
+    }
 }
 
 /// Flushes are logged, and only then left out.
@@ -245,7 +254,7 @@ impl Config {
         let (option, disk) = self.disk.option();
         add(option, disk);
         match &self.storage {
-            Storage::Virtio => add("device", "virtio-blk-pci,drive=disk,bootindex=0".into()),
+            Storage::Virtio => add("device", format!("virtio-blk-pci,drive=disk,bootindex=0{}", self.disk.merging())),
             Storage::Sd { kernel } => {
                 add("device", "sdhci-pci".into());
                 add("device", "sd-card,drive=disk".into());
@@ -399,7 +408,8 @@ mod tests {
         let disk = Disk::Recorded { overlay: "/out/a.qcow2".into(), log: "/out/a.log".into() };
         let line = line(&Config { disk, ..config(Board::Q35) });
         assert!(line.contains("-blockdev {") && line.contains(r#""driver":"blklogwrites""#), "{line}");
-        assert!(line.contains(r#""filename":"/out/a.log""#) && line.contains("virtio-blk-pci,drive=disk"), "{line}");
+        assert!(line.contains(r#""filename":"/out/a.log""#), "{line}");
+        assert!(line.contains("virtio-blk-pci,drive=disk,bootindex=0,request-merging=off"), "{line}");
     }
 
     #[test]

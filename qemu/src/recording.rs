@@ -89,20 +89,23 @@ impl Recording {
     /// Does to `disk` what the requests did; `fate` says what becomes of those that were not flushed.
     pub fn replay(&self, disk: &File, mut fate: impl FnMut(&Entry) -> Fate) -> Result<()> {
         let unflushed = self.unflushed();
-        let mut data = Vec::new();
         for (index, entry) in self.entries.iter().enumerate() {
-            let Kind::Write { data_offset, forced } = entry.kind else { continue };
-            let fate = if index < unflushed || forced { Fate::Kept } else { fate(entry) };
-            let sectors = match fate {
-                Fate::Kept => entry.sectors,
-                Fate::Dropped => continue,
-                Fate::Torn(sectors) => sectors.min(entry.sectors),
-            };
-            data.resize(usize::try_from(sectors)? * SECTOR_BYTES, 0);
-            self.log.read_exact_at(&mut data, data_offset)?;
-            disk.write_all_at(&data, entry.sector * SECTOR_BYTES as u64)?;
+            let Kind::Write { forced, .. } = entry.kind else { continue };
+            match if index < unflushed || forced { Fate::Kept } else { fate(entry) } {
+                Fate::Kept => self.write(disk, entry, entry.sectors)?,
+                Fate::Dropped => {}
+                Fate::Torn(sectors) => self.write(disk, entry, sectors)?,
+            }
         }
         Ok(())
+    }
+
+    /// Writes the first `sectors` of a request to `disk`; does nothing for one that wrote nothing.
+    pub fn write(&self, disk: &File, entry: &Entry, sectors: u64) -> Result<()> {
+        let Kind::Write { data_offset, .. } = entry.kind else { return Ok(()) };
+        let mut data = vec![0; usize::try_from(sectors.min(entry.sectors))? * SECTOR_BYTES];
+        self.log.read_exact_at(&mut data, data_offset)?;
+        Ok(disk.write_all_at(&data, entry.sector * SECTOR_BYTES as u64)?)
     }
 }
 
