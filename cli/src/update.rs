@@ -1,10 +1,11 @@
-//! `perigee update`: packs a bundle, sends a bundle to a node over whatever link there is, and says when it is to be started.
+//! `perigee update`: packs a bundle, sends it to a node over whatever link there is, and says when it is to be started.
 
+pub mod broadcast;
 pub mod pack;
 
 use std::fs;
 use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,11 @@ pub enum Verb {
     /// Send what the node has not of a bundle; goes on where it was, pass after pass
     #[command(after_help = "Example: perigee update send out/release.bundle --activate")]
     Send(SendArgs),
+    /// Send a bundle over a link that nobody answers, to any number of nodes
+    #[command(
+        after_help = "Example: perigee update broadcast out/release.bundle --to 127.0.0.1:17443 --link rate=64k,loss=5%"
+    )]
+    Broadcast(broadcast::Args),
     /// How far the node's update is
     #[command(after_help = "Example: perigee update status --json")]
     Status(At),
@@ -78,6 +84,7 @@ pub struct ActivateArgs {
 pub fn act(verb: &Verb) -> Result<String> {
     let (at, update) = match verb {
         Verb::Pack(args) => return pack::pack(args),
+        Verb::Broadcast(args) => return broadcast::broadcast(args),
         Verb::Send(args) => (&args.at, send(args)?),
         Verb::Status(at) => (at, ask(&client(at)?, &Request::Update)?),
         Verb::Activate(args) => (&args.node, ask(&client(&args.node)?, &Request::UpdateActivate { at: args.at })?),
@@ -98,11 +105,13 @@ fn said(response: Response) -> Result<Update> {
     }
 }
 
-fn send(args: &SendArgs) -> Result<Update> {
+/// Sends a bundle, over as many passes as it takes.
+///
+/// # Errors
+/// No bundle; the node refuses it; it does not answer, and is to be asked once only.
+pub fn send(args: &SendArgs) -> Result<Update> {
     let bundle = fs::read(&args.bundle).with_context(|| format!("read {}", args.bundle.display()))?;
-    let (manifest, payload) = bundle.split_first_chunk::<MANIFEST_BYTES>().with_context(|| {
-        format!("{} has {} bytes, a bundle has more than {MANIFEST_BYTES}", args.bundle.display(), bundle.len())
-    })?;
+    let (manifest, payload) = parts(&args.bundle, &bundle)?;
     let client = client(&args.at)?;
     let begin = Request::UpdateBegin { manifest: to_digits(manifest) };
     let mut progress = Progress::default();
@@ -118,6 +127,13 @@ fn send(args: &SendArgs) -> Result<Update> {
             Err(error) => progress.wait(&error),
         }
     }
+}
+
+/// A bundle's manifest and its payload.
+fn parts<'a>(path: &Path, bundle: &'a [u8]) -> Result<(&'a [u8; MANIFEST_BYTES], &'a [u8])> {
+    bundle.split_first_chunk().with_context(|| {
+        format!("{} has {} bytes, a bundle has more than {MANIFEST_BYTES}", path.display(), bundle.len())
+    })
 }
 
 /// A node has said no: not a matter of the link.
@@ -180,12 +196,15 @@ struct Progress {
 impl Progress {
     fn say(&mut self, update: &Update) {
         let (began, from) = *self.began.get_or_insert((Instant::now(), update.here_bytes));
-        if self.said.is_some_and(|said| said.elapsed() < PROGRESS_PERIOD) {
-            return;
-        }
-        self.said = Some(Instant::now());
         let rate = (update.here_bytes.saturating_sub(from) as f64 / began.elapsed().as_secs_f64().max(0.001)) as u64;
-        self.line(&show::progress(update, rate));
+        self.now_and_then(|| show::progress(update, rate));
+    }
+
+    fn now_and_then(&mut self, text: impl FnOnce() -> String) {
+        if self.said.is_none_or(|said| said.elapsed() >= PROGRESS_PERIOD) {
+            self.said = Some(Instant::now());
+            self.line(&text());
+        }
     }
 
     fn wait(&mut self, error: &anyhow::Error) {
