@@ -7,7 +7,8 @@
 #   make test ONLY=unit             steps whose name contains `unit`
 #   make bench                      measures and writes out/bench.json; ONLY=boot for a part
 #   make campaign NAME=service-kill COUNT=20   breaks things on purpose; SEED=… repeats one
-#                                   others: bad-slot, bit-flip, boot-state, hang, power-cut, power-cut-aarch64
+#                                   others: bad-slot, bit-flip, boot-state, hang, power-cut, power-cut-aarch64,
+#                                   update-cut, update-fail, update-link
 #   make build                      only builds the disk: out/<target>/<mission>/<node>.img
 #   make clean-cache                deletes the cache; costs nothing but the next build's time
 

@@ -49,16 +49,7 @@ impl Pack<'_> {
             .with_context(|| format!("version {}: expected three numbers like 1.2.3", header.version))?;
         let base = self.old.map(|old| Ok(header_of(old, key).context("the base")?.layout.root_hash));
         let base = base.transpose().map_err(|error: anyhow::Error| error)?;
-        let patch = diff::diff(self.old.unwrap_or_default(), self.new);
-        let [first, second, third] = LZMA.dictionaries;
-        let streams =
-            [compress(&patch.steps, first)?, compress(&patch.differences, second)?, compress(&patch.news, third)?];
-        let mut payload = Vec::new();
-        for stream in &streams[..2] {
-            payload.extend(u32::try_from(stream.len())?.to_le_bytes());
-        }
-        streams.iter().for_each(|stream| payload.extend(stream));
-        ensure!(apply(&payload, self.old.unwrap_or_default(), self.new.len())? == self.new, "the patch is wrong");
+        let (payload, streams) = payload(self.old.unwrap_or_default(), self.new)?;
         let manifest = Manifest {
             arch: header.arch,
             is_downgrade: self.is_downgrade,
@@ -76,9 +67,26 @@ impl Pack<'_> {
             signature.as_ref().copied().unwrap_or([0; SIGNATURE_BYTES])
         })?;
         signature.context("sign the manifest")?;
-        let lengths = streams.map(|stream| stream.len() as u64);
-        Ok(Packed { bytes: [&manifest[..], &payload].concat(), streams: lengths })
+        Ok(Packed { bytes: [&manifest[..], &payload].concat(), streams })
     }
+}
+
+/// A payload that makes `new` of `old`, and the length of each of its streams: steps, differences, new bytes.
+///
+/// # Errors
+/// It does not make it when it is applied as a node would.
+pub fn payload(old: &[u8], new: &[u8]) -> Result<(Vec<u8>, [u64; 3])> {
+    let patch = diff::diff(old, new);
+    let [first, second, third] = LZMA.dictionaries;
+    let streams =
+        [compress(&patch.steps, first)?, compress(&patch.differences, second)?, compress(&patch.news, third)?];
+    let mut payload = Vec::new();
+    for stream in &streams[..2] {
+        payload.extend(u32::try_from(stream.len())?.to_le_bytes());
+    }
+    streams.iter().for_each(|stream| payload.extend(stream));
+    ensure!(apply(&payload, old, new.len())? == new, "the patch is wrong");
+    Ok((payload, streams.map(|stream| stream.len() as u64)))
 }
 
 /// What an image says of itself.

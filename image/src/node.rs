@@ -114,7 +114,7 @@ pub fn build(ctx: &Ctx, arch: Arch, mission_path: &Path, out: &Path, disks: Disk
     let slot_of = |root: &Rootfs| slot::build(ctx, arch, &signed_kernel, &root.image, &root.version);
     let (slot, golden) = (slot_of(&rootfs)?, slot_of(&golden)?);
     let (headers, golden_headers) = (slot.headers(&key)?, golden.headers(&key)?);
-    images::keep(&images::folder(&folder), slot.version(), &headers, &slot.image, slot.data_bytes())?;
+    images::keep(&images::folder(&folder), slot.version(), &slot.plain(&headers)?)?;
     let state = state(&folder)?;
     let templates = ctx.repo.join("rootfs/config");
     let mut nodes = Vec::new();

@@ -2,7 +2,7 @@
 //! and the signed header. What is where is in [`perigee_core::slot::header`].
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -118,9 +118,16 @@ impl Slot {
         self.layout.kernel().start * BLOCK_BYTES as u64
     }
 
-    /// Root file system and kernel, bytes from the partition's start.
-    pub fn data_bytes(&self) -> u64 {
-        u64::from(self.layout.data_blocks) * BLOCK_BYTES as u64
+    /// What a bundle makes: one of `headers`, then root file system and kernel.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn plain(&self, headers: &[u8]) -> Result<Vec<u8>> {
+        let mut plain = headers.get(..BLOCK_BYTES).context("a header has a block")?.to_vec();
+        let image = File::open(&self.image).with_context(|| format!("open {}", self.image.display()))?;
+        let data_bytes = u64::from(self.layout.data_blocks) * BLOCK_BYTES as u64;
+        image.take(data_bytes).read_to_end(&mut plain).with_context(|| format!("read {}", self.image.display()))?;
+        Ok(plain)
     }
 
     /// Its image's version.

@@ -5,6 +5,7 @@ mod idle;
 mod image;
 mod memory;
 mod table;
+mod update;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -21,10 +22,11 @@ pub type Figures = BTreeMap<String, f64>;
 type Part = fn(&mut Lab, Arch) -> Result<Figures>;
 
 /// All parts, by the name that `make bench ONLY=` takes; what takes hours is last.
-const PARTS: [(&str, Part); 6] = [
+const PARTS: [(&str, Part); 7] = [
     ("image", image::measure),
     ("boot", boot::measure),
     ("idle", idle::measure),
+    ("update", update::measure),
     ("worker", worker::measure),
     ("memory-worker", memory::worker),
     ("memory-single", memory::single),

@@ -7,6 +7,9 @@ mod bounds;
 mod hang;
 mod power_cut;
 mod service_kill;
+mod update_cut;
+mod update_fail;
+mod update_link;
 mod workshop;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,7 +25,7 @@ use crate::suite::Suite;
 type Campaign = fn(&mut Lab, u32, Random) -> Result<Tally>;
 
 /// All campaigns, by the name that `make campaign NAME=` takes.
-const CAMPAIGNS: [(&str, Campaign); 7] = [
+const CAMPAIGNS: [(&str, Campaign); 10] = [
     ("bad-slot", bad_slot::run),
     ("bit-flip", bit_flip::run),
     ("boot-state", boot_state::run),
@@ -30,6 +33,9 @@ const CAMPAIGNS: [(&str, Campaign); 7] = [
     ("power-cut", |lab, count, random| power_cut::run(lab, Arch::X86_64, count, random)),
     ("power-cut-aarch64", |lab, count, random| power_cut::run(lab, Arch::Aarch64, count, random)),
     ("service-kill", service_kill::run),
+    ("update-cut", update_cut::run),
+    ("update-fail", update_fail::run),
+    ("update-link", update_link::run),
 ];
 
 /// How a campaign ended.

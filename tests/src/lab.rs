@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use perigee::client::Client;
 use perigee::machines;
-use perigee_core::control::{Fault, Request, Response, Scrubs, ServiceState, ServiceStatus, Slots, Status};
+use perigee_core::control::{Fault, Request, Response, Scrubs, ServiceState, ServiceStatus, Slots, Status, Update};
 use perigee_core::inspect::{Inspection, Processes};
 use perigee_image::build::{Arch, Ctx};
 use perigee_image::node::{self, Built, Disks};
@@ -191,6 +191,14 @@ impl Rig {
         match self.ask(0, &Request::Scrubs)? {
             Response::Scrubs(scrubs) => Ok(scrubs),
             other => bail!("expected what scrubbing has found, got {other:?}"),
+        }
+    }
+
+    /// Asks the first node's agent something of its update; gives how far that is.
+    pub fn update(&self, request: &Request) -> Result<Update> {
+        match self.ask(0, request)? {
+            Response::Update(update) => Ok(update),
+            other => bail!("{request:?}: expected how far the update is, got {other:?}"),
         }
     }
 

@@ -6,6 +6,7 @@ mod firmware;
 mod link;
 pub mod slots;
 mod storage;
+pub mod updates;
 
 use anyhow::{Result, ensure};
 use perigee_image::build::Arch;

@@ -18,6 +18,7 @@ mod figures;
 mod host;
 mod lab;
 mod machines;
+mod release;
 mod suite;
 mod tidy;
 

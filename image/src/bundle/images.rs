@@ -1,12 +1,10 @@
 //! Images of what was built, so that a later one can be sent as a patch.
 
-use std::fs::{self, File};
-use std::io::Read as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
-use perigee_core::slot::header::BLOCK_BYTES;
 
 /// How many are kept, the newest: a node that is further behind gets a bundle that needs none.
 const KEPT: usize = 4;
@@ -16,21 +14,18 @@ pub fn folder(mission: &Path) -> PathBuf {
     mission.join("images")
 }
 
-/// Keeps the image of a slot: its header, and `data_bytes` of the file `slot`.
+/// Keeps a plain image, by the name of its version.
 ///
 /// # Errors
 /// It cannot be read or written.
-pub fn keep(folder: &Path, version: &str, header: &[u8], slot: &Path, data_bytes: u64) -> Result<()> {
+pub fn keep(folder: &Path, version: &str, image: &[u8]) -> Result<()> {
     let path = folder.join(version);
-    let mut image = header.get(..BLOCK_BYTES).context("a header has a block")?.to_vec();
-    let source = File::open(slot).with_context(|| format!("open {}", slot.display()))?;
-    source.take(data_bytes).read_to_end(&mut image).with_context(|| format!("read {}", slot.display()))?;
     if fs::read(&path).is_ok_and(|found| found == image) {
         return Ok(());
     }
     let partial = folder.join("partial");
     fs::create_dir_all(folder)
-        .and_then(|()| fs::write(&partial, &image))
+        .and_then(|()| fs::write(&partial, image))
         .and_then(|()| fs::rename(&partial, &path))
         .with_context(|| format!("keep {}", path.display()))?;
     for old in kept(folder)?.into_iter().skip(KEPT) {
@@ -80,14 +75,13 @@ mod tests {
     #[test]
     fn the_newest_four_are_kept_and_the_one_before_is_the_base() {
         let scratch = Scratch::new("images");
-        let (folder, slot) = (folder(scratch.path()), scratch.path().join("slot"));
-        fs::write(&slot, "data and more").unwrap();
+        let folder = folder(scratch.path());
         for number in 1..=6 {
-            keep(&folder, &format!("1.0.{number}"), &[number; 2 * BLOCK_BYTES], &slot, 4).unwrap();
+            keep(&folder, &format!("1.0.{number}"), &[number; 9]).unwrap();
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         assert_eq!(kept(&folder).unwrap(), ["1.0.6", "1.0.5", "1.0.4", "1.0.3"]);
-        assert_eq!(fs::read(folder.join("1.0.6")).unwrap()[BLOCK_BYTES - 1..], *b"\x06data");
+        assert_eq!(fs::read(folder.join("1.0.6")).unwrap(), [6; 9]);
         assert_eq!(base(&folder, "1.0.6", None).unwrap().as_deref(), Some("1.0.5"));
         assert_eq!(base(&folder, "1.0.6", Some("1.0.3")).unwrap().as_deref(), Some("1.0.3"));
         assert_eq!(base(&folder, "1.0.6", Some("none")).unwrap(), None);

@@ -17,11 +17,13 @@ use crate::machines::slots::wait_confirmed;
 const BACK_TIMEOUT: Duration = Duration::from_secs(1200);
 
 /// One way to be no good.
-struct Bad {
-    name: &'static str,
-    make: fn(&mut Workshop<'_>) -> Result<Image>,
+pub struct Bad {
+    /// What it is called.
+    pub name: &'static str,
+    /// Makes such a slot.
+    pub make: fn(&mut Workshop<'_>) -> Result<Image>,
     /// How each of its starts ends: the causes that the ledger may have.
-    ends: &'static [&'static str],
+    pub ends: &'static [&'static str],
 }
 
 const REJECTED: &[&str] = &["rejected"];
@@ -32,7 +34,8 @@ const KUBELET: &[&str] = &["vital-kubelet"];
 const CONTAINERD: &[&str] = &["vital-containerd", "vital-kubelet"];
 const AGENT: &[&str] = &["vital-agent"];
 
-const ALL: [Bad; 24] = [
+/// All of them.
+pub const ALL: [Bad; 24] = [
     Bad {
         name: "damaged-signature",
         make: |shop| shop.with_headers(|headers| headers[header::SIGNATURE + 9] ^= 1),

@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use ed25519_dalek::{Signer, SigningKey};
 use perigee_core::slot::header::{self, BLOCK_BYTES, HEADERS, Layout};
 use perigee_image::build::{Arch, Ctx};
@@ -15,6 +15,7 @@ use perigee_image::{native, node};
 
 use crate::card::Card;
 use crate::lab::Lab;
+use crate::release::Release;
 
 /// What they are made for: the code that is put into them is its own.
 pub const ARCH: Arch = Arch::X86_64;
@@ -23,7 +24,7 @@ const TIMES: &str = " perigee.first_s=60 perigee.again_s=30";
 
 /// What is written to the slot's partition.
 pub struct Image {
-    contents: PathBuf,
+    slot: Slot,
     /// Bytes of the contents that are zeros instead.
     zeros: Range<u64>,
     headers: Vec<u8>,
@@ -32,10 +33,16 @@ pub struct Image {
 impl Image {
     /// Writes it to slot A of a card.
     pub fn write(&self, card: &Card) -> Result<()> {
-        let mut contents = fs::read(&self.contents)?;
+        let mut contents = fs::read(&self.slot.image)?;
         let end = contents.len() as u64;
         contents[usize::try_from(self.zeros.start.min(end))?..usize::try_from(self.zeros.end.min(end))?].fill(0);
         card.put("slot-a", &contents, &self.headers)
+    }
+
+    /// What an update would make of it.
+    pub fn release(&self, lab: &mut Lab) -> Result<Release> {
+        ensure!(self.zeros.is_empty(), "a bundle's data are what its header says");
+        Release::of(lab, ARCH, self.slot.version(), &self.slot.plain(&self.headers)?)
     }
 }
 
@@ -64,7 +71,7 @@ impl<'a> Workshop<'a> {
     }
 
     fn image(&self, slot: &Slot, headers: Vec<u8>) -> Image {
-        Image { contents: slot.image.clone(), zeros: 0..0, headers }
+        Image { slot: slot.clone(), zeros: 0..0, headers }
     }
 
     /// The good one with other headers.
@@ -111,7 +118,7 @@ impl<'a> Workshop<'a> {
         let kernel = self.folder.join("kernel.efi");
         fs::write(&kernel, efi)?;
         let root = self.noise()?;
-        let slot = slot::build(&self.ctx, ARCH, &kernel, &root, "bad")?;
+        let slot = slot::build(&self.ctx, ARCH, &kernel, &root, "0.1.0+bad")?;
         Ok(self.image(&slot, slot.headers(&self.key)?))
     }
 

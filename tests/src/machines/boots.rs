@@ -1,5 +1,6 @@
 //! A node from cold to an answering pod, past a damaged slot and without a link at first; then what it claims to be, its
-//! services killed, the slot mended, a reboot into it, golden, a power-off.
+//! services killed, the slot mended, a reboot into it, an update of the other one with the power gone on the way, golden,
+//! a power-off.
 
 use anyhow::{Context, Result, ensure};
 use perigee_core::control::{Fault, Request, ServiceState};
@@ -7,10 +8,11 @@ use perigee_core::inspect::{Inspection, Processes};
 use perigee_image::build::Arch;
 use perigee_qemu::stage;
 
-use super::{link, slots};
+use super::{link, slots, updates};
 use crate::card::Card;
 use crate::figures;
 use crate::lab::{ANSWER_TIMEOUT, Lab, Rig, SERVICES_TIMEOUT, service};
+use crate::release::Release;
 use crate::suite::Checks;
 
 /// The whole of userspace: a fifteenth program has to give its reason here.
@@ -52,6 +54,9 @@ pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
     // What is decided is decided by the same code on both.
     if arch == Arch::X86_64 {
         checks.check("confirmed-without-api-server", || slots::confirmed_without_api_server(&mut rig, "slot-a"))?;
+        let release = checks.check("bundle", || Release::changed_service(lab, arch))?;
+        checks.check("update-written-past-a-cut", || updates::written_past_a_cut(&mut rig, &release))?;
+        checks.check("update-confirmed", || updates::activated(&mut rig, &release))?;
     }
     checks.check("volumes-kept", || counts_on(&mut rig, starts))?;
     checks.check("golden-once", || slots::golden(&mut rig))?;
