@@ -42,6 +42,10 @@ impl Updater {
     }
 
     async fn take_file(&self, path: &Path) -> Result<(), Error> {
+        // Opening a pipe would wait for who writes to it; a link may lead anywhere.
+        if !fs::symlink_metadata(path)?.is_file() {
+            return Err(Refusal::Magic.into());
+        }
         let file = fs::File::open(path)?;
         let mut manifest = [0; MANIFEST_BYTES];
         file.read_exact_at(&mut manifest, 0).map_err(|_| Refusal::Magic)?;

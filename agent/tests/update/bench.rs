@@ -24,7 +24,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixListener;
 
-use crate::partition::{Disk, key};
+use crate::partition::{DATA_BLOCKS, Disk, key};
 
 /// Far more than anything here takes.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -67,9 +67,14 @@ impl Init {
 impl Bench {
     /// Slot A runs and is confirmed; slot B is empty.
     pub async fn new() -> Self {
+        Self::with(DATA_BLOCKS).await
+    }
+
+    /// The same, with so many blocks of data in a slot.
+    pub async fn with(data_blocks: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (old, _) = Disk::new(1);
-        let (new, _) = Disk::new(2);
+        let (old, _) = Disk::with(1, data_blocks);
+        let (new, _) = Disk::with(2, data_blocks);
         fs::write(folder.path().join("slot-a"), old.blocks.as_flattened()).unwrap();
         fs::write(folder.path().join("slot-b"), vec![0xa5; new.blocks.len() * BLOCK_BYTES]).unwrap();
         fs::write(folder.path().join("golden"), [0; BLOCK_BYTES]).unwrap();

@@ -55,11 +55,16 @@ impl Blocks for Disk {
 impl Disk {
     /// A slot of random data with its tree, its parity and its headers.
     pub fn new(seed: u64) -> (Self, Layout) {
+        Self::with(seed, DATA_BLOCKS)
+    }
+
+    /// The same, with so many blocks of data.
+    pub fn with(seed: u64, data_blocks: u32) -> (Self, Layout) {
         let mut random = Random::new(seed);
-        let tree = Tree::new(DATA_BLOCKS);
+        let tree = Tree::new(data_blocks);
         let fec = Fec::new(&tree, ROOTS);
         let mut blocks = vec![[0; BLOCK_BYTES]; (tree.end + fec.parity_blocks() + GAP + 2) as usize];
-        for block in &mut blocks[..DATA_BLOCKS as usize] {
+        for block in &mut blocks[..data_blocks as usize] {
             block.fill_with(|| random.next() as u8);
         }
         // From the lowest level up: children stand behind their parents.
@@ -79,8 +84,8 @@ impl Disk {
         }
         let end = tree.end + fec.parity_blocks();
         let layout = Layout {
-            root_blocks: DATA_BLOCKS - 1,
-            data_blocks: DATA_BLOCKS,
+            root_blocks: data_blocks - 1,
+            data_blocks,
             fec_block: tree.end as u32,
             end_block: end as u32,
             fec_roots: ROOTS,
