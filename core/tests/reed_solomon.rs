@@ -28,6 +28,27 @@ fn the_parity_is_the_one_of_a_known_word() {
 }
 
 #[test]
+fn words_side_by_side_are_what_each_is_alone() {
+    const WORDS: usize = 7;
+    for roots in [2, 11, 24] {
+        let (code, mut random) = (Code::new(roots), Random::new(roots.into()));
+        let mut words: [_; WORDS] = std::array::from_fn(|_| word(&code, &mut random));
+        let rows = |words: &[[u8; WORD_BYTES]; WORDS]| -> [[u8; WORDS]; WORD_BYTES] {
+            std::array::from_fn(|row| words.map(|word| word[row]))
+        };
+        let mut parity = [0; WORDS * 24];
+        code.encode_rows(&rows(&words)[..code.data_bytes()], &mut parity);
+        for (word, parity) in words.iter().zip(parity.chunks_exact(roots.into())) {
+            assert_eq!(word[code.data_bytes()..], *parity);
+        }
+        assert_eq!(code.wrong_words(&rows(&words)), []);
+        words[2][3] ^= 1;
+        words[5][WORD_BYTES - 1] ^= 0x80;
+        assert_eq!(code.wrong_words(&rows(&words)), [2, 5]);
+    }
+}
+
+#[test]
 fn everything_within_the_bound_is_corrected() {
     for roots in [2, 3, 4, 12, 23, 24] {
         let (code, mut random) = (Code::new(roots), Random::new(roots.into()));

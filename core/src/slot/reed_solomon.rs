@@ -8,6 +8,9 @@
 //! Source of the algorithms: Blahut, Theory and Practice of Error Control Codes, 1983: Berlekamp-Massey with erasures,
 //! Forney's formula for their values.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use thiserror::Error;
 
 use super::verity::ROOTS;
@@ -94,6 +97,11 @@ pub struct Code {
 /// shifted and added in a quarter of the time that single bytes take.
 type Register = [u64; MAX_ROOTS / 8];
 
+/// A register's first bytes.
+fn put(register: &Register, bytes: &mut [u8]) {
+    bytes.iter_mut().zip(register.iter().flat_map(|word| word.to_le_bytes())).for_each(|(place, byte)| *place = byte);
+}
+
 impl Code {
     /// The code with `roots` bytes of parity, at least one and at most 24.
     pub fn new(roots: u8) -> Self {
@@ -127,16 +135,38 @@ impl Code {
 
     /// The parity of `data`, into `parity`, which has as many bytes as the code has roots.
     pub fn encode(&self, data: impl Iterator<Item = u8>, parity: &mut [u8]) {
-        let register = self.remainder(data);
-        let bytes = register.iter().flat_map(|word| word.to_le_bytes());
-        parity.iter_mut().zip(bytes).for_each(|(place, byte)| *place = byte);
+        put(&data.fold(Register::default(), |register, byte| self.shift(register, byte)), parity);
     }
 
-    fn remainder(&self, data: impl Iterator<Item = u8>) -> Register {
-        data.fold(Register::default(), |[low, middle, high], byte| {
-            let [add_low, add_middle, add_high] = self.feedback[usize::from(byte ^ low as u8)];
-            [(low >> 8 | middle << 56) ^ add_low, (middle >> 8 | high << 56) ^ add_middle, (high >> 8) ^ add_high]
-        })
+    /// The parity of the words that stand side by side in `rows`, of which each has one byte of all of them: one word's
+    /// after the other, into `parity`.
+    pub fn encode_rows<'a, const WORDS: usize>(
+        &self,
+        rows: impl IntoIterator<Item = &'a [u8; WORDS]>,
+        parity: &mut [u8],
+    ) {
+        let places = parity.chunks_exact_mut(self.roots);
+        self.remainders(rows).iter().zip(places).for_each(|(register, place)| put(register, place));
+    }
+
+    /// Which of the words that stand side by side in `rows`, parity and all, are none of the code.
+    pub fn wrong_words<'a, const WORDS: usize>(&self, rows: impl IntoIterator<Item = &'a [u8; WORDS]>) -> Vec<usize> {
+        let remainders = self.remainders(rows).into_iter().enumerate();
+        remainders.filter_map(|(word, register)| (register != Register::default()).then_some(word)).collect()
+    }
+
+    /// A word waits for its last byte's table entry before the next byte's; many of them side by side wait for nothing.
+    fn remainders<'a, const WORDS: usize>(&self, rows: impl IntoIterator<Item = &'a [u8; WORDS]>) -> Vec<Register> {
+        let mut registers = vec![Register::default(); WORDS];
+        for row in rows {
+            registers.iter_mut().zip(row).for_each(|(register, byte)| *register = self.shift(*register, *byte));
+        }
+        registers
+    }
+
+    fn shift(&self, [low, middle, high]: Register, byte: u8) -> Register {
+        let [add_low, add_middle, add_high] = self.feedback[usize::from(byte ^ low as u8)];
+        [(low >> 8 | middle << 56) ^ add_low, (middle >> 8 | high << 56) ^ add_middle, (high >> 8) ^ add_high]
     }
 
     /// Corrects a word in place; `erasures` are places in it that are known to be wrong. A word that cannot be corrected

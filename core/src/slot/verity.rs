@@ -12,6 +12,7 @@
 //! block is so one byte in each of 4,096 codewords, and R of the blocks that share codewords may be lost when it is known
 //! which ones; half as many when it is not.
 
+use alloc::vec;
 use core::ops::{Range, RangeInclusive};
 
 use sha2::{Digest, Sha256};
@@ -182,10 +183,14 @@ impl Fec {
         lost: &[u8],
         is_right: impl Fn(&[Block]) -> bool,
     ) -> Result<(), Uncorrectable> {
+        let mut rows = vec![[0; BLOCK_BYTES]; self.roots];
+        for (byte, parity) in parity.chunks_exact(self.roots).enumerate().take(BLOCK_BYTES) {
+            rows.iter_mut().zip(parity).for_each(|(row, parity)| row[byte] = *parity);
+        }
         // A word of the code is one of the code with fewer roots, too. With as many roots as bytes are lost each is
         // corrected a hundred times sooner, and rightly if all others are right: mostly they are.
         for roots in [lost.len(), self.roots] {
-            let mended = self.mend_by(Code::new(roots.min(self.roots) as u8), group, parity, lost);
+            let mended = Self::mend_by(&Code::new(roots.min(self.roots) as u8), group, &rows, lost);
             if mended.is_ok() && is_right(group) {
                 return Ok(());
             }
@@ -193,13 +198,12 @@ impl Fec {
         Err(Uncorrectable)
     }
 
-    fn mend_by(&self, code: Code, group: &mut [Block], parity: &[u8], lost: &[u8]) -> Result<(), Uncorrectable> {
-        let mut word = [0; WORD_BYTES];
-        for (byte, parity) in parity.chunks_exact(self.roots).enumerate().take(BLOCK_BYTES) {
-            for (place, block) in word.iter_mut().zip(group.iter()) {
+    fn mend_by(code: &Code, group: &mut [Block], parity: &[Block], lost: &[u8]) -> Result<(), Uncorrectable> {
+        for byte in code.wrong_words(group.iter().chain(parity)) {
+            let mut word = [0; WORD_BYTES];
+            for (place, block) in word.iter_mut().zip(group.iter().chain(parity)) {
                 *place = block[byte];
             }
-            word[WORD_BYTES - self.roots..].copy_from_slice(parity);
             code.correct(&mut word, lost)?;
             for index in lost {
                 group[usize::from(*index)][byte] = word[usize::from(*index)];
@@ -210,9 +214,6 @@ impl Fec {
 
     /// The parity of a group, into `parity`.
     pub fn parity(&self, group: &[Block], parity: &mut [u8]) {
-        let code = Code::new(self.roots as u8);
-        for (byte, parity) in parity.chunks_exact_mut(self.roots).enumerate().take(BLOCK_BYTES) {
-            code.encode(group.iter().map(|block| block[byte]), parity);
-        }
+        Code::new(self.roots as u8).encode_rows(group, parity);
     }
 }
