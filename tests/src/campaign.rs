@@ -94,17 +94,16 @@ pub fn steps(suite: &mut Suite, lab: &mut Lab, arch: Arch) {
     }
 }
 
-/// Makes `count` of the `faults` one after the other, the first of them at random, again from the beginning after the last;
-/// `make` gives a fault's name and how the node came back from it.
-fn in_turn<T>(
-    faults: &[T],
-    count: u32,
-    random: &mut Random,
-    mut make: impl FnMut(&T) -> (String, Result<String>),
-) -> Tally {
-    let mut tally = Tally::default();
+/// `count` of the `faults` in turn, the first of them at random, again from the beginning after the last.
+fn in_turn<'a, T>(faults: &'a [T], count: u32, random: &mut Random) -> impl Iterator<Item = &'a T> + use<'a, T> {
     let first = random.below(faults.len() as u64) as usize;
-    for fault in faults.iter().cycle().skip(first).take(count as usize) {
+    faults.iter().cycle().skip(first).take(count as usize)
+}
+
+/// Makes the `faults`, one after the other; `make` gives a fault's name and how the node came back from it.
+fn each<T>(faults: impl Iterator<Item = T>, mut make: impl FnMut(T) -> (String, Result<String>)) -> Tally {
+    let mut tally = Tally::default();
+    for fault in faults {
         tally.tried += 1;
         match make(fault) {
             (name, Ok(how)) => {

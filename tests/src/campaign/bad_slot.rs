@@ -1,6 +1,7 @@
 //! Slots that are no good, each in another way: the node comes back on the other one, confirms it, and the ledger says why.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,11 +11,13 @@ use perigee_core::slot::header;
 use super::workshop::{ARCH, Image, LOOP, RETURN, Workshop, blocks, kernel, longer, other_root_hash, patch_entry};
 use super::{Random, Tally};
 use crate::card::Card;
-use crate::lab::Lab;
+use crate::lab::{Lab, Rig};
 use crate::machines::slots::wait_confirmed;
 
 /// Three tries of a slot that hangs in its second service, each ended by the watchdog or by PID 1.
 const BACK_TIMEOUT: Duration = Duration::from_secs(1200);
+/// Machines beside each other: one whose slot hangs is waited for by its watchdog, for minutes.
+const MACHINES: usize = 3;
 
 /// One way to be no good.
 pub struct Bad {
@@ -118,19 +121,27 @@ pub const ALL: [Bad; 24] = [
     },
 ];
 
-/// As many ways as `count` says, one after the other; which of them is first is random.
+/// As many ways as `count` says; which of them is first is random.
 pub fn run(lab: &mut Lab, count: u32, mut random: Random) -> Result<Tally> {
-    let mut shop = Workshop::new(lab)?;
-    Ok(super::in_turn(&ALL, count, &mut random, |bad| (bad.name.to_owned(), back(&mut shop, bad))))
+    let shop = Mutex::new(Workshop::new(lab)?);
+    let faults = Mutex::new(super::in_turn(&ALL, count, &mut random));
+    super::beside(('a'..).take(MACHINES.min(count as usize)).map(|lane| {
+        let (shop, faults) = (&shop, &faults);
+        let next = move || unspoiled(faults).next();
+        move || Ok(super::each(std::iter::from_fn(next), |bad| (bad.name.to_owned(), back(shop, lane, bad))))
+    }))
+}
+
+/// What is behind a lock, even if another lane has panicked: it is used whole, or not at all.
+fn unspoiled<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Boots a node with a bad slot A, until slot B is confirmed; gives what the ledger says.
-fn back(shop: &mut Workshop<'_>, bad: &Bad) -> Result<String> {
-    let image = (bad.make)(shop).with_context(|| format!("make {}", bad.name))?;
-    let lab = &mut *shop.lab;
-    let card = Card::new(lab, ARCH, "bad-slot")?;
-    image.write(&card)?;
-    let mut rig = lab.rig_on(&card, ARCH, "bad-slot")?;
+fn back(shop: &Mutex<Workshop<'_>>, lane: char, bad: &Bad) -> Result<String> {
+    // The machine's disk is a copy of the card.
+    let (_card, mut rig) = rig(&mut unspoiled(shop), lane, bad)?;
+    rig.cluster.power_on(0)?;
     let slots = rig.wait("slot-b runs", BACK_TIMEOUT, |rig| {
         let slots = rig.slots()?;
         ensure!(slots.running == "slot-b", "{} runs", slots.running);
@@ -146,4 +157,17 @@ fn back(shop: &mut Workshop<'_>, bad: &Bad) -> Result<String> {
     wait_confirmed(&mut rig, "slot-b")?;
     let said = ends.into_iter().map(|((cause, words), times)| format!("{times} × {cause} \"{words}\""));
     Ok(said.collect::<Vec<_>>().join(", "))
+}
+
+/// A card with the bad slot, and a machine with that, switched off.
+fn rig(shop: &mut Workshop<'_>, lane: char, bad: &Bad) -> Result<(Card, Rig)> {
+    let image = (bad.make)(shop).with_context(|| format!("make {}", bad.name))?;
+    let folder = format!("bad-slot-{lane}");
+    let card = Card::new(shop.lab, ARCH, &folder)?;
+    image.write(&card)?;
+    let rig = shop.lab.rig_off(ARCH, &folder, |plan| {
+        card.insert(plan);
+        Ok(())
+    })?;
+    Ok((card, rig))
 }

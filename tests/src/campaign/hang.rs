@@ -35,7 +35,7 @@ const STAGES: [Stage; 3] = [Stage::Loader, Stage::Kernel, Stage::Pid1];
 
 pub fn run(lab: &mut crate::lab::Lab, count: u32, mut random: Random) -> Result<Tally> {
     let mut shop = Workshop::new(lab)?;
-    Ok(super::in_turn(&STAGES, count, &mut random, |stage| {
+    Ok(super::each(super::in_turn(&STAGES, count, &mut random), |stage| {
         let took = one(&mut shop, *stage);
         (format!("{stage:?}"), took.map(|took| format!("reset after {:.1} s", took.as_secs_f64())))
     }))

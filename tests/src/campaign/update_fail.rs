@@ -24,7 +24,9 @@ pub fn run(lab: &mut Lab, count: u32, mut random: Random) -> Result<Tally> {
     let mut rig = shop.lab.rig(ARCH, "update-fail", |_| Ok(()))?;
     wait_confirmed(&mut rig, "slot-a")?;
     let ways: Vec<_> = ALL.iter().filter(|bad| WAYS.contains(&bad.name)).collect();
-    Ok(super::in_turn(&ways, count, &mut random, |bad| (bad.name.to_owned(), back(&mut shop, &mut rig, bad))))
+    Ok(super::each(super::in_turn(&ways, count, &mut random), |bad| {
+        (bad.name.to_owned(), back(&mut shop, &mut rig, bad))
+    }))
 }
 
 /// Updates the node, until it is back; gives its reason.
