@@ -9,6 +9,7 @@
 #   make campaign NAME=service-kill COUNT=20   breaks things on purpose; SEED=… repeats one
 #                                   others: bad-slot, bit-flip, boot-state, hang, power-cut, power-cut-aarch64,
 #                                   update-cut, update-fail, update-link
+#   make mutants                    changes the code that decides the boot, one thing at a time: a test has to fail
 #   make build                      only builds the disk: out/<target>/<mission>/<node>.img
 #   make clean-cache                deletes the cache; costs nothing but the next build's time
 
@@ -27,7 +28,7 @@ export CARGO_TARGET_DIR ?= $(PERIGEE_CACHE)/target-$(clone)
 perigee := cargo run --quiet -p perigee --
 tests := cargo run --quiet -p perigee-tests --
 
-.PHONY: help run build test bench campaign clean-cache setup
+.PHONY: help run build test bench campaign mutants clean-cache setup
 help:
 	@sed -n 's/^#   //p' Makefile
 
@@ -45,6 +46,9 @@ bench: setup
 
 campaign: setup
 	@$(tests) campaign $(NAME) $(COUNT) $(SEED)
+
+mutants: setup
+	@$(tests) mutants $(ONLY)
 
 clean-cache:
 	rm -rf "$(PERIGEE_CACHE)"

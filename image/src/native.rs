@@ -168,24 +168,35 @@ const EROFS_OPTIONS: [&str; 6] = [
 
 /// The version of cargo-deny that `deny.toml` is written for.
 const CARGO_DENY: &str = "0.20.2";
+/// The version of cargo-mutants whose survivors `docs/mutants.md` lists.
+const CARGO_MUTANTS: &str = "27.1.0";
 
 /// The host's `cargo-deny`, for the test suite; `cargo-deny check licenses bans sources` needs no network.
-///
-/// Compiled without optimization: it runs for a second, and the optimizer would take minutes.
 pub fn cargo_deny(ctx: &Ctx) -> Result<PathBuf> {
-    let done = ctx.step("cargo-deny", Duration::from_secs(180), Key::new("1").text(CARGO_DENY), |job| {
+    installed(ctx, "cargo-deny", CARGO_DENY)
+}
+
+/// The host's `cargo-mutants`.
+pub fn cargo_mutants(ctx: &Ctx) -> Result<PathBuf> {
+    installed(ctx, "cargo-mutants", CARGO_MUTANTS)
+}
+
+/// A program of cargo's registry, compiled without optimization: it runs for a second or waits for others, and the
+/// optimizer would take minutes.
+fn installed(ctx: &Ctx, name: &str, version: &str) -> Result<PathBuf> {
+    let done = ctx.step(name, Duration::from_secs(180), Key::new("1").text(version), |job| {
         let target = job.out.join("target");
         job.run(
             Command::new("cargo")
-                .args(["install", "--locked", "--debug", "--no-default-features", "--version", CARGO_DENY, "--root"])
+                .args(["install", "--locked", "--debug", "--no-default-features", "--version", version, "--root"])
                 .arg(&job.out)
                 .arg(format!("--jobs={}", ctx.jobs))
-                .arg("cargo-deny")
+                .arg(name)
                 .env("CARGO_TARGET_DIR", &target)
                 .env("CARGO_PROFILE_DEV_DEBUG", "false")
                 .env_remove("RUSTFLAGS"),
         )?;
         Ok(fs::remove_dir_all(target)?)
     })?;
-    Ok(done.join("bin/cargo-deny"))
+    Ok(done.join("bin").join(name))
 }

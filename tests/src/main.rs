@@ -18,6 +18,7 @@ mod figures;
 mod host;
 mod lab;
 mod machines;
+mod mutants;
 mod release;
 mod suite;
 mod tidy;
@@ -27,7 +28,8 @@ const WRONG_USE: u8 = 2;
 
 const USAGE: &str = "usage: perigee-tests test [NAME]
        perigee-tests bench [NAME]
-       perigee-tests campaign NAME COUNT [SEED]";
+       perigee-tests campaign NAME COUNT [SEED]
+       perigee-tests mutants [NAME]";
 
 fn main() -> Result<ExitCode> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -41,6 +43,8 @@ fn main() -> Result<ExitCode> {
         ["campaign", name, count, seed] => {
             campaign::run(&mut Lab::new(&repo()?)?, name, number(count)?, Some(number(seed)?))?
         }
+        ["mutants"] => mutants::run(Lab::new(&repo()?)?.ctx(), None)?,
+        ["mutants", only] => mutants::run(Lab::new(&repo()?)?.ctx(), Some(only))?,
         _ => {
             eprintln!("{USAGE}");
             return Ok(ExitCode::from(WRONG_USE));
