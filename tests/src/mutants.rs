@@ -11,11 +11,29 @@ use anyhow::{Context, Result, bail, ensure};
 use perigee_image::build::Ctx;
 use perigee_image::native;
 
-/// What is changed.
-const FILES: [&str; 4] = ["core/src/slot.rs", "core/src/slot/*.rs", "core/src/reset.rs", "core/src/watchdog.rs"];
-/// The tests that know these; the others take their time and see nothing of it.
-const TESTS: [&str; 8] =
-    ["boot_state", "parsers", "reed_solomon", "scrub", "slot_header", "slots", "vitals", "writing"];
+/// What is changed together.
+struct Group {
+    name: &'static str,
+    /// Below `core/src`.
+    files: &'static [&'static str],
+    /// The tests that know these; the others take their time and see nothing of it.
+    tests: &'static [&'static str],
+}
+
+const GROUPS: [Group; 4] = [
+    Group {
+        name: "boot-state",
+        files: &["slot.rs", "slot/copies.rs", "slot/record.rs", "reset.rs"],
+        tests: &["boot_state", "slots"],
+    },
+    Group { name: "header", files: &["slot/header.rs"], tests: &["slot_header"] },
+    Group { name: "watchdog", files: &["watchdog.rs"], tests: &["vitals"] },
+    Group {
+        name: "blocks",
+        files: &["slot/reed_solomon.rs", "slot/scrub.rs", "slot/verity.rs", "slot/writing.rs"],
+        tests: &["reed_solomon", "scrub", "writing"],
+    },
+];
 /// So many of the changes that compile have to be caught.
 const LEAST_PERCENT: usize = 95;
 /// Survivors, with their reasons.
@@ -23,31 +41,58 @@ const REASONS: &str = "docs/mutants.md";
 /// cargo-mutants: some were missed, some ran into the time limit.
 const SURVIVED: [i32; 2] = [2, 3];
 
-/// Runs them in a copy of the clone; those whose description contains `only`, if it is given.
-pub fn run(ctx: &Ctx, only: Option<&str>) -> Result<bool> {
-    let out = ctx.repo.join("out");
-    let mut mutants = Command::new(native::cargo_mutants(ctx)?);
-    mutants.arg("mutants").current_dir(&ctx.repo).args(["--package=perigee-core", "--no-shuffle", "--cap-lints=true"]);
-    mutants.args(FILES.map(|file| format!("--file={file}"))).arg(format!("--jobs={}", ctx.jobs));
-    mutants.arg("--output").arg(&out).args(only.map(|only| format!("--re={only}")));
-    mutants.arg("--").arg("--lib").args(TESTS.map(|test| format!("--test={test}")));
-    // Each of its copies has a folder of its own for what is compiled.
-    mutants.env_remove("CARGO_TARGET_DIR");
-    let status = mutants.status().with_context(|| format!("start {mutants:?}"))?;
-    ensure!(status.success() || status.code().is_some_and(|code| SURVIVED.contains(&code)), "it ended with {status}");
+/// What became of a group's changes, by their descriptions.
+#[derive(Default)]
+struct Outcome {
+    caught: usize,
+    missed: Vec<String>,
+    unviable: usize,
+}
 
-    let list = |name: &str| lines(&out.join("mutants.out").join(format!("{name}.txt")));
-    let (mut caught, missed) = (list("caught")?, list("missed")?);
-    // A loop without an end is seen by whoever waits for it.
-    caught.extend(list("timeout")?);
-    let all = caught.len() + missed.len();
-    println!("mutants: {} of {all} caught, {} do not compile", caught.len(), list("unviable")?.len());
+/// Runs the groups whose name contains `only`, or all of them; gives whether enough was caught.
+pub fn run(ctx: &Ctx, only: Option<&str>) -> Result<bool> {
+    let program = native::cargo_mutants(ctx)?;
+    let mut all = Outcome::default();
+    for group in GROUPS.iter().filter(|group| only.is_none_or(|only| group.name.contains(only))) {
+        let Outcome { caught, missed, unviable } = group.run(ctx, &program)?;
+        println!("mutants: {}: {caught} caught, {} missed, {unviable} do not compile", group.name, missed.len());
+        all.caught += caught;
+        all.missed.extend(missed);
+    }
+    let total = all.caught + all.missed.len();
+    println!("mutants: {} of {total} caught", all.caught);
     let reasons = fs::read_to_string(ctx.repo.join(REASONS)).with_context(|| format!("read {REASONS}"))?;
-    let unexplained: Vec<_> = missed.iter().map(|name| what(name)).filter(|what| !reasons.contains(what)).collect();
+    let unexplained: Vec<_> = all.missed.iter().map(String::as_str).filter(|what| !reasons.contains(what)).collect();
     if !unexplained.is_empty() {
         bail!("no test fails, and {REASONS} has no reason for:\n{}", unexplained.join("\n"));
     }
-    Ok(all > 0 && caught.len() * 100 >= all * LEAST_PERCENT)
+    Ok(total > 0 && all.caught * 100 >= total * LEAST_PERCENT)
+}
+
+impl Group {
+    /// Makes each change in a copy of the clone.
+    fn run(&self, ctx: &Ctx, program: &Path) -> Result<Outcome> {
+        let out = ctx.repo.join("out/mutants").join(self.name);
+        fs::create_dir_all(&out)?;
+        let mut mutants = Command::new(program);
+        mutants.arg("mutants").current_dir(&ctx.repo).args(["--package=perigee-core", "--cap-lints=true"]);
+        mutants.args(self.files.iter().map(|file| format!("--file=core/src/{file}")));
+        mutants.arg(format!("--jobs={}", ctx.jobs)).arg("--output").arg(&out);
+        mutants.arg("--").args(self.tests.iter().map(|test| format!("--test={test}")));
+        // Each of its copies has a folder of its own for what is compiled.
+        mutants.env_remove("CARGO_TARGET_DIR");
+        let status = mutants.status().with_context(|| format!("start {mutants:?}"))?;
+        ensure!(
+            status.success() || status.code().is_some_and(|code| SURVIVED.contains(&code)),
+            "it ended with {status}"
+        );
+
+        let list = |name: &str| lines(&out.join("mutants.out").join(format!("{name}.txt")));
+        // A loop without an end is seen by whoever waits for it.
+        let caught = list("caught")?.len() + list("timeout")?.len();
+        let missed = list("missed")?.iter().map(|name| what(name)).collect();
+        Ok(Outcome { caught, missed, unviable: list("unviable")?.len() })
+    }
 }
 
 fn lines(path: &Path) -> Result<Vec<String>> {
