@@ -25,6 +25,7 @@ fn report_all(watchdog: &mut Watchdog, holds: bool, now: Duration) {
 fn the_command_line_may_say_other_times_and_nonsense_changes_nothing() {
     let line = "quiet perigee.first_s=60 perigee.again_s=0 perigee.confirm_s=x perigee.end_s=1 perigee.first perigee.again_s=30";
     assert_eq!(TIMES.with(line), Times { first: s(60), again: s(30), ..TIMES });
+    assert_eq!(TIMES.with("perigee.confirm_s=5"), Times { confirm: s(5), ..TIMES });
     assert_eq!(TIMES.with(""), TIMES);
 }
 
