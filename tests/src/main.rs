@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 
 use anyhow::{Context, Result};
-use perigee_image::build::Arch;
+use perigee_image::build::{Arch, Ctx};
 
 use crate::lab::Lab;
 use crate::suite::Suite;
@@ -43,8 +43,8 @@ fn main() -> Result<ExitCode> {
         ["campaign", name, count, seed] => {
             campaign::run(&mut Lab::new(&repo()?)?, name, number(count)?, Some(number(seed)?))?
         }
-        ["mutants"] => mutants::run(Lab::new(&repo()?)?.ctx(), None)?,
-        ["mutants", only] => mutants::run(Lab::new(&repo()?)?.ctx(), Some(only))?,
+        ["mutants"] => mutants::run(&Ctx::new(repo()?)?, None)?,
+        ["mutants", only] => mutants::run(&Ctx::new(repo()?)?, Some(only))?,
         _ => {
             eprintln!("{USAGE}");
             return Ok(ExitCode::from(WRONG_USE));
