@@ -217,9 +217,12 @@ fn stage(tree: &Tree, arch: Arch, parts: &Parts, kind: Kind, version: &str) -> R
         return Ok(());
     }
     tree.copy(&parts.seed, "/usr/share/perigee/seed", PUBLIC)?;
-    let mut archive = Vec::new();
-    oci::write(&parts.images(kind), arch.goarch(), &mut archive)?;
-    tree.file("/usr/share/perigee/images.tar", archive, PUBLIC)
+    for image in parts.images(kind) {
+        let mut archive = Vec::new();
+        oci::write(&image, arch.goarch(), &mut archive)?;
+        tree.file(&format!("/usr/share/perigee/images{}.tar", image.entry_point), archive, PUBLIC)?;
+    }
+    Ok(())
 }
 
 /// What the kubelet reports as the node's operating system.

@@ -1,4 +1,4 @@
-// Package imageimport brings the images of an OCI archive into a running containerd, where the CRI sees them
+// Package imageimport brings the images of OCI archives into a running containerd, where the CRI sees them
 // as managed and pinned: the kubelet's garbage collection never takes what cannot be pulled again.
 package imageimport
 
@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	containerd "github.com/containerd/containerd/v2/client"
@@ -14,8 +15,8 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-const usage = "usage: image-import <archive> [socket] [--done FILE]\n" +
-	"example: image-import /usr/share/images.tar " + defaults.DefaultAddress + " --done /run/images\n"
+const usage = "usage: image-import <archive or folder of *.tar> [socket] [--done FILE]\n" +
+	"example: image-import /usr/share/images " + defaults.DefaultAddress + " --done /run/images\n"
 
 // namespace is the one that the CRI reads (internal/cri/constants in containerd).
 const namespace = "k8s.io"
@@ -36,18 +37,18 @@ func Main(ctx context.Context, args []string) int {
 	}
 	imported, err := r.run(ctx)
 	if err != nil {
-		fmt.Fprintf(os.Stderr, "image-import: archive=%s error=%q\n", r.archive, err)
+		fmt.Fprintf(os.Stderr, "image-import: from=%s error=%q\n", r.from, err)
 		return 1
 	}
-	fmt.Fprintf(os.Stderr, "image-import: archive=%s imported=%d\n", r.archive, imported)
+	fmt.Fprintf(os.Stderr, "image-import: from=%s imported=%d\n", r.from, imported)
 	return 0
 }
 
 // request is what the arguments ask for.
 type request struct {
-	archive string
-	socket  string
-	done    string // this file is made when all images are there; "" makes none
+	from   string // an archive, or a folder of them
+	socket string
+	done   string // this file is made when all images are there; "" makes none
 }
 
 func parse(args []string) (request, error) {
@@ -69,26 +70,55 @@ func parse(args []string) (request, error) {
 		r.socket = plain[1]
 		fallthrough
 	case 1:
-		r.archive = plain[0]
+		r.from = plain[0]
 		return r, nil
 	}
 	return r, fmt.Errorf("%d arguments: expected an archive, and a socket or none", len(plain))
 }
 
-// run imports unless all is there, and returns how many images that took.
+// run imports what is not there, and returns how many images that took.
 func (r request) run(ctx context.Context) (int, error) {
-	imported, err := bring(ctx, r.archive, r.socket)
-	if err != nil || r.done == "" {
-		return imported, err
+	archives, err := archivesOf(r.from)
+	if err != nil {
+		return 0, err
+	}
+	client, err := containerd.New(r.socket, containerd.WithDefaultNamespace(namespace))
+	if err != nil {
+		return 0, fmt.Errorf("connect to containerd at %s: %w", r.socket, err)
+	}
+	defer client.Close()
+	imported := 0
+	for _, archive := range archives {
+		count, err := bring(ctx, client, archive)
+		if err != nil {
+			return imported, fmt.Errorf("%s: %w", archive, err)
+		}
+		imported += count
+	}
+	if r.done == "" {
+		return imported, nil
 	}
 	return imported, os.WriteFile(r.done, nil, 0o644)
+}
+
+// archivesOf is the path itself, or the archives in it if it is a folder, by name.
+func archivesOf(path string) ([]string, error) {
+	info, err := os.Stat(path)
+	if err != nil || !info.IsDir() {
+		return []string{path}, err
+	}
+	archives, err := filepath.Glob(filepath.Join(path, "*.tar"))
+	if err == nil && len(archives) == 0 {
+		err = fmt.Errorf("no *.tar in the folder %s", path)
+	}
+	return archives, err
 }
 
 // bring returns how many images it imported: all of the archive's, or 0 when all were there.
 //
 // It does not unpack: the CRI unpacks an image when its first container is made (WithNewSnapshot in containerd's
 // internal/cri/opts), so a node does not pay at boot for images that it does not run.
-func bring(ctx context.Context, path, socket string) (int, error) {
+func bring(ctx context.Context, client *containerd.Client, path string) (int, error) {
 	archive, err := os.Open(path)
 	if err != nil {
 		return 0, err
@@ -98,14 +128,9 @@ func bring(ctx context.Context, path, socket string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	client, err := containerd.New(socket, containerd.WithDefaultNamespace(namespace))
-	if err != nil {
-		return 0, err
-	}
-	defer client.Close()
 	present, err := allPresent(ctx, client.ImageService(), wanted)
 	if err != nil {
-		return 0, fmt.Errorf("ask containerd at %s: %w", socket, err)
+		return 0, fmt.Errorf("ask containerd: %w", err)
 	}
 	if present {
 		return 0, nil
@@ -115,7 +140,7 @@ func bring(ctx context.Context, path, socket string) (int, error) {
 	}
 	imported, err := client.Import(ctx, archive, containerd.WithImageLabels(criLabels))
 	if err != nil {
-		return 0, fmt.Errorf("import by containerd at %s: %w", socket, err)
+		return 0, fmt.Errorf("import by containerd: %w", err)
 	}
 	return len(imported), nil
 }

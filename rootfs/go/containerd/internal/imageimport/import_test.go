@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -132,8 +133,29 @@ func TestWrongUseIsToldFromFailure(t *testing.T) {
 
 func TestOptionsMayStandAnywhere(t *testing.T) {
 	for _, args := range [][]string{{"a", "s", "--done", "d"}, {"--done", "d", "a", "s"}, {"a", "--done", "d", "s"}} {
-		if r, err := parse(args); err != nil || r != (request{archive: "a", socket: "s", done: "d"}) {
+		if r, err := parse(args); err != nil || r != (request{from: "a", socket: "s", done: "d"}) {
 			t.Errorf("%v: %+v, %v", args, r, err)
 		}
+	}
+}
+
+func TestAFolderStandsForItsArchives(t *testing.T) {
+	folder := t.TempDir()
+	if found, err := archivesOf(folder); err == nil {
+		t.Errorf("an empty folder has %v", found)
+	}
+	for _, name := range []string{"b.tar", "a.tar", "notes.txt"} {
+		if err := os.WriteFile(filepath.Join(folder, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := []string{filepath.Join(folder, "a.tar"), filepath.Join(folder, "b.tar")}
+	for path, expected := range map[string][]string{folder: all, all[0]: all[:1]} {
+		if found, err := archivesOf(path); err != nil || !slices.Equal(found, expected) {
+			t.Errorf("%s: %v, %v", path, found, err)
+		}
+	}
+	if found, err := archivesOf(filepath.Join(folder, "c.tar")); err == nil {
+		t.Errorf("what is not there is %v", found)
 	}
 }
