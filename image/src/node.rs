@@ -1,6 +1,6 @@
 //! A mission's disks: builds every part, then each node's disk from them.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow};
@@ -78,6 +78,7 @@ pub fn build(ctx: &Ctx, arch: Arch, mission_path: &Path, out: &Path, disks: Disk
     let mission = mission::parse(&mission_path.display().to_string(), &text)?;
     let folder = out.join(arch.name()).join(&mission.name);
     fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+    let _until_built = lock(&folder)?;
     // What fails at once goes before what takes half an hour.
     let specs = services::load(&ctx.repo.join("rootfs/services"))?;
 
@@ -180,6 +181,20 @@ pub fn parts(ctx: &Ctx, arch: Arch) -> Result<Parts> {
         data: data::build(ctx)?,
         seed: go::seed(ctx)?,
     })
+}
+
+/// Waits until nobody else builds in `folder`, and keeps others from it until the file is closed.
+fn lock(folder: &Path) -> Result<File> {
+    let path = folder.join("lock");
+    let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            println!("build: another build has {}; waits for it", path.display());
+            file.lock().with_context(|| format!("lock {}", path.display()))?;
+        }
+        locked => locked.with_context(|| format!("lock {}", path.display()))?,
+    }
+    Ok(file)
 }
 
 /// The first boot state: all slots have an image, and none was seen to live.
