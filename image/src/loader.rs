@@ -28,14 +28,19 @@ pub fn build(ctx: &Ctx, arch: Arch, key: &SlotKey) -> Result<PathBuf> {
     fs::create_dir_all(&target_dir).with_context(|| format!("create {}", target_dir.display()))?;
     // A path with the key's own hash: cargo knows the loader as stale when it is another one.
     let public = target_dir.join(format!("slot-{}.pub", Key::new("").text(&format!("{:?}", key.verifying())).finish()));
-    fs::write(&public, key.verifying().as_bytes()).with_context(|| format!("write {}", public.display()))?;
+    if fs::read(&public).ok().as_deref() != Some(key.verifying().as_bytes()) {
+        fs::write(&public, key.verifying().as_bytes()).with_context(|| format!("write {}", public.display()))?;
+    }
+    let mut flags = flight::remap(&ctx.repo)?;
+    // The linker would put the time of linking into the header: a hash instead.
+    flags.push("-Clink-arg=/Brepro".to_owned());
     let mut cargo = Command::new("cargo");
     cargo
         .current_dir(&ctx.repo)
         .args(["build", "--locked", "--profile", "flight", "--target", target, "--package=perigee-boot"])
         .arg(format!("--jobs={}", ctx.jobs))
         .env_remove("RUSTFLAGS")
-        .env("CARGO_ENCODED_RUSTFLAGS", flight::remap(&ctx.repo)?.join("\u{1f}"))
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
         .env("PERIGEE_SLOT_KEY", &public)
         .env("CARGO_TARGET_DIR", &target_dir);
     std.apply(&mut cargo, "core,alloc,compiler_builtins");

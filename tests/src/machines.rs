@@ -8,9 +8,14 @@ pub mod slots;
 mod storage;
 pub mod updates;
 
+use std::fs::{self, File};
+use std::time::SystemTime;
+
 use anyhow::{Result, ensure};
 use perigee_image::build::Arch;
 use perigee_image::hardening::{self, Hardening};
+use perigee_image::keys::SlotKey;
+use perigee_image::loader;
 use perigee_image::rootfs::MAX_BYTES;
 
 use crate::lab::Lab;
@@ -62,7 +67,18 @@ fn image(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
         ensure!(slot_bytes <= MAX_BYTES, "the slot has {slot_bytes} bytes, at most {MAX_BYTES} may be");
         Ok(())
     })?;
+    checks.check("loader-again", || same_loader(lab, arch))?;
     checks.check("hardening", || hardened(lab, arch))
+}
+
+/// Linked again, the loader has the same bytes: it is not written to cards that have it.
+fn same_loader(lab: &mut Lab, arch: Arch) -> Result<()> {
+    let (key, path) = (SlotKey::find(&lab.keys())?, lab.built(arch)?.loader.clone());
+    let before = fs::read(&path)?;
+    let source = lab.ctx().repo.join("boot/src/main.rs");
+    File::options().append(true).open(&source).and_then(|file| file.set_modified(SystemTime::now()))?;
+    ensure!(fs::read(loader::build(lab.ctx(), arch, &key)?)? == before, "{} is another one now", path.display());
+    Ok(())
 }
 
 /// At least this share of kernel-hardening-checker's checks is OK, and the report gives a reason for each other one.
@@ -72,7 +88,7 @@ fn hardened(lab: &mut Lab, arch: Arch) -> Result<()> {
     let kernel = lab.built(arch)?.kernel.clone();
     let Hardening { ok, total, failed } = hardening::check(lab.ctx(), &kernel)?;
     ensure!(ok * 100 >= total * LEAST_PERCENT, "{ok} of {total} checks are OK; not OK: {}", failed.join(", "));
-    let report = std::fs::read_to_string(lab.ctx().repo.join(REPORT))?;
+    let report = fs::read_to_string(lab.ctx().repo.join(REPORT))?;
     let unexplained: Vec<_> = failed.into_iter().filter(|option| !report.contains(option)).collect();
     ensure!(unexplained.is_empty(), "{REPORT} gives no reason for: {}", unexplained.join(", "));
     Ok(())
