@@ -4,7 +4,7 @@ pub mod broadcast;
 pub mod pack;
 
 use std::fs;
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -20,8 +20,8 @@ use crate::show;
 
 /// Pieces on their way at the same time: a link that takes a second to answer is still full.
 const WINDOW: usize = 2;
-/// Between two tries to reach a node: a pass is minutes long.
-const RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// Between two tries to reach a node: what of a pass goes by before it is used.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Between two lines of progress.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(2);
 
@@ -185,17 +185,29 @@ fn taken(response: Response) -> Result<Update> {
     }
 }
 
+/// What has broken the link, for people. The system's words for a time limit ("temporarily unavailable") mislead.
+fn reason(error: &anyhow::Error) -> String {
+    let kind = error.root_cause().downcast_ref::<io::Error>().map(io::Error::kind);
+    match kind {
+        Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => "the node is silent".to_owned(),
+        _ => error.root_cause().to_string(),
+    }
+}
+
 /// Says how far it is, on standard error: a line that changes on a terminal, else one now and then.
 #[derive(Debug, Default)]
 struct Progress {
     began: Option<(Instant, u64)>,
     said: Option<Instant>,
     is_open: bool,
+    /// That there is no link was said.
+    is_waiting: bool,
 }
 
 impl Progress {
     fn say(&mut self, update: &Update) {
         let (began, from) = *self.began.get_or_insert((Instant::now(), update.here_bytes));
+        self.is_waiting = false;
         let rate = (update.here_bytes.saturating_sub(from) as f64 / began.elapsed().as_secs_f64().max(0.001)) as u64;
         self.now_and_then(|| show::progress(update, rate));
     }
@@ -208,13 +220,15 @@ impl Progress {
     }
 
     fn wait(&mut self, error: &anyhow::Error) {
-        self.line(&format!("no link ({}); tries again, Ctrl-C ends it", error.root_cause()));
+        if !std::mem::replace(&mut self.is_waiting, true) {
+            self.line(&format!("no link ({}); tries again, Ctrl-C ends it", reason(error)));
+        }
         self.began = None;
         sleep(RETRY_PAUSE);
     }
 
     fn line(&mut self, text: &str) {
-        let mut to = std::io::stderr();
+        let mut to = io::stderr();
         self.is_open = to.is_terminal();
         let _nobody_looks = if self.is_open { write!(to, "\r\x1b[K{text}") } else { writeln!(to, "{text}") };
     }
