@@ -185,11 +185,13 @@ fn taken(response: Response) -> Result<Update> {
     }
 }
 
-/// What has broken the link, for people. The system's words for a time limit ("temporarily unavailable") mislead.
+/// What has broken the link, for people: the system's words for a time limit ("temporarily unavailable") mislead, and
+/// those of TLS for a lost connection are a paragraph.
 fn reason(error: &anyhow::Error) -> String {
     let kind = error.root_cause().downcast_ref::<io::Error>().map(io::Error::kind);
     match kind {
         Some(io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => "the node is silent".to_owned(),
+        Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => "the node hung up".to_owned(),
         _ => error.root_cause().to_string(),
     }
 }
@@ -236,6 +238,24 @@ impl Progress {
     fn end(&mut self) {
         if std::mem::take(&mut self.is_open) {
             eprintln!();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_there_is_no_link_is_said_in_few_words() {
+        for (kind, expected) in [
+            (io::ErrorKind::WouldBlock, "the node is silent"),
+            (io::ErrorKind::TimedOut, "the node is silent"),
+            (io::ErrorKind::UnexpectedEof, "the node hung up"),
+            (io::ErrorKind::ConnectionRefused, "connection refused"),
+        ] {
+            let error = anyhow::Error::from(io::Error::from(kind)).context("no answer");
+            assert_eq!(reason(&error), expected);
         }
     }
 }
