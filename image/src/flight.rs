@@ -27,20 +27,35 @@ pub fn build(ctx: &Ctx, arch: Arch) -> Result<FlightBins> {
     let target = arch.rust_target();
     let std = RustStd::provide(ctx, target)?;
     let target_dir = target_dir(ctx, arch.name());
-    let mut cargo = Command::new("cargo");
+    let mut cargo = cargo(ctx, target, &flags(&ctx.repo)?, &target_dir);
     cargo
-        .current_dir(&ctx.repo)
-        .args(["build", "--locked", "--profile", "flight", "--target", target])
-        .arg(format!("--jobs={}", ctx.jobs))
         .args(["--package=perigee-init", "--package=perigee-agent", "--package=demo", "--package=pause"])
-        .env_remove("RUSTFLAGS")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags(&ctx.repo)?.join("\u{1f}"))
-        .env(linker_variable(target), format!("{}gcc", arch.gnu_prefix()))
-        .env("CARGO_TARGET_DIR", &target_dir);
+        .env(linker_variable(target), format!("{}gcc", arch.gnu_prefix()));
     std.apply(&mut cargo, "std,panic_abort");
     ctx.always(&format!("flight-{}", arch.name()), USUAL, &target_dir, |job| job.run(&mut cargo))?;
     let built = |name: &str| target_dir.join(target).join("flight").join(name);
     Ok(FlightBins { init: built("init"), agent: built("perigee-agent"), demo: built("demo"), pause: built("pause") })
+}
+
+/// `cargo build` of what flies, and nothing else of what is set around it.
+///
+/// The cargo that has started this program has told it which package it is; ring's build script asks for that, and would
+/// compile ring anew for each program that builds.
+pub(crate) fn cargo(ctx: &Ctx, target: &str, flags: &[String], target_dir: &Path) -> Command {
+    let mut cargo = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        if STARTED_AS.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+        .current_dir(&ctx.repo)
+        .args(["build", "--locked", "--profile", "flight", "--target", target])
+        .arg(format!("--jobs={}", ctx.jobs))
+        .env_remove("RUSTFLAGS")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+        .env("CARGO_TARGET_DIR", target_dir);
+    cargo
 }
 
 /// Cargo's folder in the cache for what `purpose` says. Cargo tells files by their times, flags and tool chain: clones or
@@ -53,6 +68,9 @@ pub(crate) fn target_dir(ctx: &Ctx, purpose: &str) -> PathBuf {
 
 /// From nothing, on two cores, with the standard library compiled.
 const USUAL: Duration = Duration::from_secs(60);
+
+/// How the variables begin that say which package a program is.
+const STARTED_AS: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
 
 /// No loader and no libc in the image, so all is static.
 fn flags(repo: &Path) -> Result<Vec<String>> {
@@ -84,6 +102,17 @@ mod tests {
 
     use super::*;
     use crate::testing::Scratch;
+
+    #[test]
+    fn who_starts_a_build_does_not_change_it() {
+        let ctx = Ctx { repo: "/repo".into(), cache: "/cache".into(), jobs: 1 };
+        let cargo = cargo(&ctx, "x", &[], Path::new("/target"));
+        let removed: Vec<_> = cargo.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+        // This test is a program that cargo has started.
+        for name in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"] {
+            assert!(std::env::var_os(name).is_some() && removed.iter().any(|found| *found == name), "{name}");
+        }
+    }
 
     #[test]
     fn a_program_that_changed_is_another_input() {

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -34,15 +33,8 @@ pub fn build(ctx: &Ctx, arch: Arch, key: &SlotKey) -> Result<PathBuf> {
     let mut flags = flight::remap(&ctx.repo)?;
     // The linker would put the time of linking into the header: a hash instead.
     flags.push("-Clink-arg=/Brepro".to_owned());
-    let mut cargo = Command::new("cargo");
-    cargo
-        .current_dir(&ctx.repo)
-        .args(["build", "--locked", "--profile", "flight", "--target", target, "--package=perigee-boot"])
-        .arg(format!("--jobs={}", ctx.jobs))
-        .env_remove("RUSTFLAGS")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
-        .env("PERIGEE_SLOT_KEY", &public)
-        .env("CARGO_TARGET_DIR", &target_dir);
+    let mut cargo = flight::cargo(ctx, target, &flags, &target_dir);
+    cargo.arg("--package=perigee-boot").env("PERIGEE_SLOT_KEY", &public);
     std.apply(&mut cargo, "core,alloc,compiler_builtins");
     if let RustStd::Source(_) = std {
         cargo.arg("-Zbuild-std-features=compiler-builtins-mem");
