@@ -78,7 +78,8 @@ impl Group {
         mutants.arg("mutants").current_dir(&ctx.repo).args(["--package=perigee-core", "--cap-lints=true"]);
         mutants.args(self.files.iter().map(|file| format!("--file=core/src/{file}")));
         mutants.arg(format!("--jobs={}", ctx.jobs)).arg("--output").arg(&out);
-        mutants.arg("--").args(self.tests.iter().map(|test| format!("--test={test}")));
+        // For what is compiled, too: not each change compiles all tests.
+        mutants.args(self.tests.iter().map(|test| format!("--cargo-arg=--test={test}")));
         // Each of its copies has a folder of its own for what is compiled.
         mutants.env_remove("CARGO_TARGET_DIR");
         let status = mutants.status().with_context(|| format!("start {mutants:?}"))?;
