@@ -4,6 +4,7 @@ mod boot;
 mod idle;
 mod image;
 mod memory;
+mod packing;
 mod table;
 mod update;
 mod worker;
@@ -22,10 +23,11 @@ pub type Figures = BTreeMap<String, f64>;
 type Part = fn(&mut Lab, Arch) -> Result<Figures>;
 
 /// All parts, by the name that `make bench ONLY=` takes; what takes hours is last.
-const PARTS: [(&str, Part); 7] = [
+const PARTS: [(&str, Part); 8] = [
     ("image", image::measure),
     ("boot", boot::measure),
     ("idle", idle::measure),
+    ("packing", packing::measure),
     ("update", update::measure),
     ("worker", worker::measure),
     ("memory-worker", memory::worker),

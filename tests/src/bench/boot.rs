@@ -58,7 +58,7 @@ fn once(lab: &mut Lab, arch: Arch) -> Result<Vec<(&'static str, f64)>> {
 }
 
 /// When the node was Ready and when the pod answered, since the machine's start.
-fn times(rig: &mut Rig) -> Result<(Duration, Duration)> {
+pub fn times(rig: &mut Rig) -> Result<(Duration, Duration)> {
     let started = rig.cluster.machine(0)?.started();
     // The agent is cheap to ask; kubectl costs the host a tenth of a second each time, which is the node's.
     rig.wait("the API server is ready", SERVICES_TIMEOUT, |rig| {

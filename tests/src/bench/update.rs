@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -12,11 +12,10 @@ use perigee_core::control::{Request, UpdatePhase};
 use perigee_image::build::{Arch, Ctx, Key};
 use perigee_image::bundle::payload;
 use perigee_image::debian::Package;
-use perigee_image::erofs::{self, Packing};
-use perigee_image::native;
 use sha2::{Digest as _, Sha256};
 
 use super::Figures;
+use super::packing::{PACKINGS, made, repack};
 use crate::figures;
 use crate::lab::Lab;
 use crate::machines::updates::WRITE_TIMEOUT;
@@ -26,12 +25,6 @@ use crate::release::{self, Release};
 const AGENT: &str = "agent";
 /// Clusters that a patch by clusters is made of: dm-verity's, and the root's compressed ones.
 const CLUSTERS: [usize; 2] = [4096, 65536];
-/// Other ways to pack the root, by the name of their figures.
-const PACKINGS: [(&str, Packing); 2] = [
-    ("plain", Packing { compressor: None, cluster_bytes: 0, hints: &[] }),
-    ("compressed", Packing { compressor: Some("lz4hc,12"), cluster_bytes: 65536, hints: &[] }),
-];
-
 pub fn measure(lab: &mut Lab, arch: Arch) -> Result<Figures> {
     let mut figures = Figures::new();
     let mut add = |name: &str, bytes: u64| {
@@ -59,9 +52,7 @@ pub fn measure(lab: &mut Lab, arch: Arch) -> Result<Figures> {
     }
     for (name, packing) in &PACKINGS {
         let [before, now] = [&before, &now].map(|image| repack(lab.ctx(), image, packing, &folder));
-        let (before, now) = (before?, now?);
-        add(&format!("{name}_root_bytes"), now.len() as u64);
-        add(&format!("{name}_patch_bytes"), payload(&before, &now)?.0.len() as u64);
+        add(&format!("{name}_patch_bytes"), payload(&before?, &now?)?.0.len() as u64);
     }
     // Back to what was before: as many differences, and no other node is to be had that takes the way forth.
     let release = Release::of(lab, arch, "0.1.0+before", &before)?;
@@ -112,13 +103,6 @@ fn bsdiff(ctx: &Ctx, old: &Path, new: &Path, folder: &Path) -> Result<u64> {
     made(Command::new(program.join("usr/bin/bsdiff")).args([old, new, &patch]), &patch)
 }
 
-/// Runs a program; gives the length of what it made.
-fn made(command: &mut Command, what: &Path) -> Result<u64> {
-    let status = command.status().with_context(|| format!("start {command:?}"))?;
-    ensure!(status.success(), "{command:?} ended with {status}");
-    Ok(fs::metadata(what)?.len())
-}
-
 /// A patch of aligned clusters: those that the old image has nowhere, one behind the other, and for each of the new
 /// image's where it comes from; both compressed.
 fn clusters(old: &[u8], new: &[u8], bytes: usize) -> Result<u64> {
@@ -136,20 +120,4 @@ fn clusters(old: &[u8], new: &[u8], bytes: usize) -> Result<u64> {
         before = place;
     }
     Ok((payload(&[], &news)?.0.len() + payload(&[], &places)?.0.len()) as u64)
-}
-
-/// The root of a plain image, packed in another way.
-fn repack(ctx: &Ctx, image: &[u8], packing: &Packing, folder: &Path) -> Result<Vec<u8>> {
-    let (root, tree, packed): (PathBuf, _, _) = (folder.join("root"), folder.join("tree"), folder.join("packed"));
-    let mkfs = native::mkfs_erofs(ctx)?;
-    // Behind the header's block; the kernel at its end is nobody's.
-    fs::write(&root, &image[perigee_core::slot::header::BLOCK_BYTES..])?;
-    made(
-        Command::new(mkfs.with_file_name("fsck.erofs")).arg(format!("--extract={}", tree.display())).arg(&root),
-        &tree,
-    )?;
-    let uuid = "00000000-0000-8000-8000-000000000000";
-    made(&mut erofs::command(&mkfs, packing, None, uuid, &tree, &packed), &packed)?;
-    fs::remove_dir_all(&tree)?;
-    Ok(fs::read(&packed)?)
 }
