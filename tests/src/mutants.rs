@@ -80,8 +80,8 @@ impl Group {
         mutants.arg(format!("--jobs={}", ctx.jobs)).arg("--output").arg(&out);
         // For what is compiled, too: not each change compiles all tests.
         mutants.args(self.tests.iter().map(|test| format!("--cargo-arg=--test={test}")));
-        // Each of its copies has a folder of its own for what is compiled.
-        mutants.env_remove("CARGO_TARGET_DIR");
+        // Each of its copies has a folder of its own for what is compiled; nobody debugs it.
+        mutants.env_remove("CARGO_TARGET_DIR").env("CARGO_PROFILE_DEV_DEBUG", "false");
         let status = mutants.status().with_context(|| format!("start {mutants:?}"))?;
         ensure!(
             status.success() || status.code().is_some_and(|code| SURVIVED.contains(&code)),
