@@ -242,8 +242,8 @@ impl<'a> Header<'a> {
 /// What signed bytes say.
 fn read(bytes: &[u8]) -> Result<Header<'_>, Error> {
     let mut numbers = [0; 7];
-    for (number, place) in numbers.iter_mut().zip(bytes[NUMBERS].chunks_exact(4)) {
-        *number = place.iter().rev().fold(0, |number, byte| number << 8 | u32::from(*byte));
+    for (number, place) in numbers.iter_mut().zip(bytes[NUMBERS].as_chunks().0) {
+        *number = u32::from_le_bytes(*place);
     }
     let [arch, root_blocks, data_blocks, fec_block, end_block, fec_roots, kernel_bytes] = numbers;
     let arch = Arch::of_code(arch).ok_or(Error::Field("architecture"))?;
