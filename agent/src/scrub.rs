@@ -22,7 +22,7 @@ const STEP_PAUSE: Duration = Duration::from_secs(5);
 /// Before the first round: a node that starts has better things to read.
 const FIRST_PAUSE: Duration = Duration::from_secs(600);
 /// Between two rounds. A day's flips are far below what the error correction takes.
-const ROUND_PAUSE: Duration = Duration::from_secs(24 * 3600);
+const ROUND_PAUSE: Duration = Duration::from_hours(24);
 
 /// What is known so far, and a way to ask for more.
 #[derive(Debug, Default)]

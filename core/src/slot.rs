@@ -37,11 +37,11 @@ pub const TRIES: u8 = 3;
 /// The first pause before tries are given again; it doubles each round.
 pub const FIRST_PAUSE: Duration = Duration::from_secs(10);
 /// The longest: a pass of a low orbit takes some 90 minutes, and one start for each is what a mission can follow.
-pub const LONGEST_PAUSE: Duration = Duration::from_secs(90 * 60);
+pub const LONGEST_PAUSE: Duration = Duration::from_mins(90);
 /// How long golden runs at first: two passes, so that the ground sees it and can say what to do.
-pub const FIRST_STAY: Duration = Duration::from_secs(3 * 3600);
+pub const FIRST_STAY: Duration = Duration::from_hours(3);
 /// The longest, however often: a mission without Kubernetes is none, and a day's heat and light differ from another's.
-pub const LONGEST_STAY: Duration = Duration::from_secs(24 * 3600);
+pub const LONGEST_STAY: Duration = Duration::from_hours(24);
 
 /// A place for an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -19,7 +19,7 @@ const SOURCE_PACKAGE: &str = "linux-source-6.12";
 const SOURCE_ARCHIVE: &str = "/usr/src/linux-source-6.12.tar.xz";
 /// How long unpacking and compiling take on two cores.
 const UNPACK_USUAL: Duration = Duration::from_secs(30);
-const COMPILE_USUAL: Duration = Duration::from_secs(9 * 60);
+const COMPILE_USUAL: Duration = Duration::from_mins(9);
 /// The kernel prints when, by whom and where it was built: the same at every build, so that its bytes are.
 const IDENTITY: [(&str, &str); 4] = [
     ("KBUILD_BUILD_TIMESTAMP", "Thu Jan  1 00:00:00 UTC 1970"),

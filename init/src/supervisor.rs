@@ -32,7 +32,7 @@ const WATCH_PERIOD: Duration = Duration::from_secs(60);
 const WRITER_PAUSE: Duration = Duration::from_secs(5);
 /// A data partition that fails sooner after the boot than this was not mended by that boot, and will not be by
 /// another: what still runs is worth more.
-const MENDING_PAYS_AFTER: Duration = Duration::from_secs(15 * 60);
+const MENDING_PAYS_AFTER: Duration = Duration::from_mins(15);
 /// While pods end, nothing tells of the last one.
 const SHUTDOWN_PERIOD: Duration = Duration::from_millis(50);
 /// On a kernel that was started by hand.

@@ -24,7 +24,7 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 /// Longest such wait: an API server that does not serve is looked at this often.
 const RETRY_MAX: Duration = Duration::from_secs(8);
 /// How often manifests are applied again when all is well: what someone changed by mistake comes back.
-const DRIFT_PERIOD: Duration = Duration::from_secs(60 * 60);
+const DRIFT_PERIOD: Duration = Duration::from_hours(1);
 
 /// What is needed to apply the manifests.
 #[derive(Clone, Debug)]
