@@ -106,6 +106,17 @@ fn three() -> [Record; 3] {
 }
 
 #[test]
+fn a_record_is_written_elsewhere_than_the_one_before_it() {
+    let mut record = Record { sequence: u64::MAX - 1, ..Record::first(State::new(Side::A, [true; 3])) };
+    for _ in 0..4 {
+        let next = record.followed_by(record.state.clone());
+        let [before, after] = [&record, &next].map(|record| place_of(record.sequence));
+        assert!(before != after && after < PLACES, "{} after {}", next.sequence, record.sequence);
+        record = next;
+    }
+}
+
+#[test]
 fn what_is_written_is_read() {
     let mut random = Random::new(1);
     for record in row(&mut random, 500) {

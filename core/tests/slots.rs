@@ -239,6 +239,15 @@ fn a_rejected_slot_and_a_lost_state_are_no_ends() {
 }
 
 #[test]
+fn a_state_that_was_lost_is_in_the_ledger_of_the_new_one() {
+    let mut state = all();
+    state.prefer(Side::B);
+    state.lost("no copy is whole");
+    let told: Vec<_> = state.ledger.entries().map(|entry| (entry.slot, entry.cause, entry.words.as_str())).collect();
+    assert_eq!(told, [(Slot::B, Cause::StateLost, "no copy is whole")]);
+}
+
+#[test]
 fn what_the_kernel_left_in_memory_explains_the_last_end_if_nobody_had() {
     let panic = "Kernel panic - not syncing";
     for (cause, explained) in

@@ -220,11 +220,15 @@ fn cause_of(code: u8) -> Result<Cause, Error> {
 }
 
 fn u64_at(bytes: &[u8], offset: usize) -> u64 {
-    u64::from(u32_at(bytes, offset)) | u64::from(u32_at(bytes, offset + 4)) << 32
+    u64::from_le_bytes(bytes_at(bytes, offset))
 }
 
 fn u32_at(bytes: &[u8], offset: usize) -> u32 {
-    let mut number = [0; 4];
-    number.copy_from_slice(&bytes[offset..offset + 4]);
-    u32::from_le_bytes(number)
+    u32::from_le_bytes(bytes_at(bytes, offset))
+}
+
+fn bytes_at<const BYTES: usize>(bytes: &[u8], offset: usize) -> [u8; BYTES] {
+    let mut found = [0; BYTES];
+    found.copy_from_slice(&bytes[offset..offset + BYTES]);
+    found
 }
