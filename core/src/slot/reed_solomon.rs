@@ -20,7 +20,8 @@ pub const WORD_BYTES: usize = 255;
 const MAX_ROOTS: usize = *ROOTS.end() as usize;
 /// Coefficients of a polynomial of the highest degree in use.
 const COEFFICIENTS: usize = MAX_ROOTS + 1;
-const POLYNOMIAL: u16 = 0x11d;
+/// Without x⁸.
+const POLYNOMIAL: u8 = 0x1d;
 
 /// α^i, twice over: a sum of two logarithms needs no modulo.
 const EXP: [u8; 2 * WORD_BYTES] = exp();
@@ -29,13 +30,11 @@ const LOG: [u8; 256] = log();
 
 const fn exp() -> [u8; 2 * WORD_BYTES] {
     let mut table = [0; 2 * WORD_BYTES];
-    let (mut i, mut power) = (0, 1_u16);
+    let (mut i, mut power) = (0, 1_u8);
     while i < table.len() {
-        table[i] = power as u8;
-        power <<= 1;
-        if power > 0xff {
-            power ^= POLYNOMIAL;
-        }
+        table[i] = power;
+        // x⁸, carried out of the byte, is the rest of the polynomial.
+        power = (power << 1) ^ ((power >> 7) * POLYNOMIAL);
         i += 1;
     }
     table
