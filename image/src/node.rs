@@ -220,3 +220,25 @@ fn install(program: &Path, folder: &Path, name: &str) -> Result<PathBuf> {
         .with_context(|| format!("copy {} to {}", program.display(), installed.display()))?;
     Ok(installed)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::Scratch;
+
+    #[test]
+    fn one_at_a_time_builds_in_a_folder() {
+        let scratch = Scratch::new("node-lock");
+        let first = lock(scratch.path()).unwrap();
+        let (tell, told) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| tell.send(lock(scratch.path()).is_ok()).unwrap());
+            assert!(told.recv_timeout(Duration::from_millis(200)).is_err(), "two have the lock");
+            drop(first);
+            assert!(told.recv().unwrap());
+        });
+    }
+}
