@@ -7,6 +7,7 @@ mod random;
 use partition::{Disk, ROOTS, key};
 use perigee_core::slot::header::{BLOCK_BYTES, header_blocks};
 use perigee_core::slot::scrub::{Blocks as _, Scrub, Tally};
+use perigee_core::slot::verity::HASHES;
 use random::Random;
 
 /// A whole scrub that begins at some step.
@@ -26,6 +27,52 @@ fn a_whole_slot_is_read_once_from_wherever_it_begins_and_nothing_is_written() {
         let tally = scrub(&mut disk, None, begin).unwrap();
         assert_eq!(tally, Tally { read: u64::from(layout.end_block) + 2, ..Tally::default() });
     }
+}
+
+#[test]
+fn it_takes_as_many_steps_as_it_says_each_of_half_a_mebibyte() {
+    // So many that the parity takes more than one, too.
+    let (good, layout) = Disk::with(9, 8_400);
+    let (tree, parity) = (layout.tree().blocks(), layout.fec().parity_blocks());
+    assert!(parity > HASHES);
+    let mut disk = good.clone();
+    disk.blocks[good.count() as usize - 6][0] ^= 1;
+    let mut scrub = Scrub::new(layout, 0);
+    assert_eq!(scrub.steps(), tree.end - tree.start + parity.div_ceil(HASHES));
+    let (mut steps, mut before) = (1, Tally::default());
+    while scrub.step(&mut disk, None) {
+        let since = scrub.tally().since(&before);
+        assert!(since.read <= HASHES + 1 && since.wrong() == 0, "{since:?}");
+        (steps, before) = (steps + 1, scrub.tally());
+    }
+    let last = scrub.tally().since(&before);
+    assert_eq!((steps, last.corrected, last.wrong()), (scrub.steps(), 1, 1));
+    assert_eq!(scrub.tally().read, u64::from(layout.end_block));
+    assert!(!scrub.step(&mut disk, None) && disk.is_as(&good));
+}
+
+#[test]
+fn what_came_after_a_tally_is_the_difference_of_each_count() {
+    let before = Tally { read: 10, corrected: 1, copied: 2, lost: 3 };
+    let now = Tally { read: 25, corrected: 3, copied: 5, lost: 10 };
+    assert_eq!(now.since(&before), Tally { read: 15, corrected: 2, copied: 3, lost: 7 });
+}
+
+#[test]
+fn without_the_top_of_the_tree_all_of_it_is_lost() {
+    let (good, layout) = Disk::new(10);
+    let mut disk = good.clone();
+    // More of its group than there is parity for.
+    let top = layout.tree().top();
+    let members: Vec<_> = layout.fec().group(top).flatten().filter(|member| *member != top).collect();
+    for block in members.into_iter().take(usize::from(ROOTS)).chain([top]) {
+        disk.unreadable.insert(block);
+        disk.unwritable.insert(block);
+    }
+    let mut scrub = Scrub::new(layout, 0);
+    assert!(scrub.step(&mut disk, None));
+    let children = layout.tree().children(top);
+    assert_eq!(scrub.tally().lost, children.end - children.start + 1);
 }
 
 #[test]
