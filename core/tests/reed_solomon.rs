@@ -69,6 +69,29 @@ fn everything_within_the_bound_is_corrected() {
 }
 
 #[test]
+fn errors_that_cancel_each_other_out_are_corrected() {
+    // The first syndrome is the sum of all errors: with it zero, Berlekamp and Massey's steps are not the usual ones.
+    for roots in [4, 7, 24] {
+        let (code, mut random) = (Code::new(roots), Random::new(roots.into()));
+        for known in 0..=usize::from(roots) - 4 {
+            for unknown in 2..=(usize::from(roots) - known) / 2 {
+                let good = word(&code, &mut random);
+                let mut damaged = good;
+                let wrong = places(known + unknown, &mut random);
+                let (last, others) = wrong.split_last().unwrap();
+                for place in others {
+                    let error = 1 + random.below(255) as u8;
+                    damaged[usize::from(*place)] ^= error;
+                    damaged[usize::from(*last)] ^= error;
+                }
+                assert_eq!(code.correct(&mut damaged, &wrong[..known]), Ok(()), "{roots}: {known} + {unknown}");
+                assert!(damaged == good, "{roots}: {known} + {unknown}");
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_beyond_it_is_another_word_or_left_as_it_is() {
     let (code, mut random) = (Code::new(8), Random::new(5));
     let mut left = 0;
