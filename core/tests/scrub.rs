@@ -31,8 +31,8 @@ fn a_whole_slot_is_read_once_from_wherever_it_begins_and_nothing_is_written() {
 
 #[test]
 fn it_takes_as_many_steps_as_it_says_each_of_half_a_mebibyte() {
-    // So many that the parity takes more than one, too.
-    let (good, layout) = Disk::with(9, 8_400);
+    // So much parity that it takes more than one, too.
+    let (good, layout) = Disk::with_roots(9, 1_400, 24);
     let (tree, parity) = (layout.tree().blocks(), layout.fec().parity_blocks());
     assert!(parity > HASHES);
     let mut disk = good.clone();
@@ -178,6 +178,31 @@ fn what_cannot_be_written_is_lost_and_said_so() {
     disk.unwritable.insert(40);
     let tally = scrub(&mut disk, Some(&mut twin), 0).unwrap();
     assert_eq!((tally.lost, tally.wrong()), (1, 1));
+}
+
+#[test]
+fn a_medium_that_keeps_nothing_or_does_not_say_that_it_has_is_not_believed() {
+    let (good, _) = Disk::new(11);
+    let mut damaged = good.clone();
+    damaged.blocks[40][0] ^= 1;
+    for (forgotten, cannot_flush) in [([40].into(), false), ([].into(), true)] {
+        let mut disk = Disk { forgotten, cannot_flush, ..damaged.clone() };
+        let tally = scrub(&mut disk, None, 0).unwrap();
+        assert_eq!((tally.corrected, tally.copied), (0, 0), "cannot flush: {cannot_flush}");
+    }
+}
+
+#[test]
+fn a_twin_that_ends_before_a_block_has_it_not() {
+    let (good, layout) = Disk::new(12);
+    let lost: Vec<_> = layout.fec().group(300).flatten().take(usize::from(ROOTS) + 1).collect();
+    let mut disk = good.clone();
+    disk.unreadable.extend(&lost);
+    let mut twin = good.clone();
+    twin.blocks.truncate(lost[0] as usize);
+    let mut scrub = Scrub::new(layout, 0);
+    while scrub.step(&mut disk, Some(&mut twin)) {}
+    assert_eq!(scrub.tally().lost, lost.len() as u64);
 }
 
 #[test]

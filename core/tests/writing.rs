@@ -25,6 +25,7 @@ fn write(disk: &mut Disk, header: &Block, data: &[Block], mut steps: usize) -> R
     let mut writing = Writing::begin(header, &key().verifying_key(), Arch::X86_64, disk.count())?;
     writing.clear(disk)?;
     for blocks in data.chunks(100) {
+        assert!(!writing.has_all_data());
         writing.data(disk, blocks)?;
         if steps == 0 {
             return Ok(writing.written());
@@ -51,6 +52,21 @@ fn all_of_a_slot_comes_from_its_header_and_its_data() {
     let written = write(&mut disk, &header_of(&good), data_of(&good), usize::MAX).unwrap();
     assert_eq!(written, u64::from(layout.end_block) + 4, "all, and the headers twice");
     assert!(disk.is_as(&good));
+}
+
+#[test]
+fn error_correction_of_a_large_slot_takes_more_than_a_step() {
+    let (good, layout) = Disk::with(7, 4_000);
+    let (header, mut disk) = (header_of(&good), good.clone());
+    disk.blocks[layout.fec_block as usize..layout.end_block as usize].fill([0xa5; 4096]);
+    let mut writing = Writing::begin(&header, &key().verifying_key(), Arch::X86_64, disk.count()).unwrap();
+    // What is too much is left out.
+    writing.data(&mut disk, &good.blocks).unwrap();
+    let mut steps = 1;
+    while writing.step(&mut disk).unwrap() {
+        steps += 1;
+    }
+    assert!(steps > 1 && disk.is_as(&good), "{steps} steps");
 }
 
 #[test]

@@ -31,7 +31,7 @@ const GROUPS: [Group; 4] = [
     Group {
         name: "blocks",
         files: &["slot/reed_solomon.rs", "slot/scrub.rs", "slot/verity.rs", "slot/writing.rs"],
-        tests: &["reed_solomon", "scrub", "writing"],
+        tests: &["reed_solomon", "scrub", "verity", "writing"],
     },
 ];
 /// So many of the changes that compile have to be caught.

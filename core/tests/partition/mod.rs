@@ -24,6 +24,10 @@ pub struct Disk {
     pub blocks: Vec<Block>,
     pub unreadable: BTreeSet<u64>,
     pub unwritable: BTreeSet<u64>,
+    /// Blocks that stay as they are when they are written, and nothing is said of it.
+    pub forgotten: BTreeSet<u64>,
+    /// It does not say that what was written is on the medium.
+    pub cannot_flush: bool,
 }
 
 impl Blocks for Disk {
@@ -42,13 +46,15 @@ impl Blocks for Disk {
         if self.unwritable.contains(&block) {
             return false;
         }
-        self.unreadable.remove(&block);
-        self.blocks[block as usize] = *bytes;
+        if !self.forgotten.contains(&block) {
+            self.unreadable.remove(&block);
+            self.blocks[block as usize] = *bytes;
+        }
         true
     }
 
     fn flush(&mut self) -> bool {
-        true
+        !self.cannot_flush
     }
 }
 
@@ -60,9 +66,14 @@ impl Disk {
 
     /// The same, with so many blocks of data.
     pub fn with(seed: u64, data_blocks: u32) -> (Self, Layout) {
+        Self::with_roots(seed, data_blocks, ROOTS)
+    }
+
+    /// The same, with so many bytes of parity in a codeword.
+    pub fn with_roots(seed: u64, data_blocks: u32, roots: u8) -> (Self, Layout) {
         let mut random = Random::new(seed);
         let tree = Tree::new(data_blocks);
-        let fec = Fec::new(&tree, ROOTS);
+        let fec = Fec::new(&tree, roots);
         let mut blocks = vec![[0; BLOCK_BYTES]; (tree.end + fec.parity_blocks() + GAP + 2) as usize];
         for block in &mut blocks[..data_blocks as usize] {
             block.fill_with(|| random.next() as u8);
@@ -80,7 +91,7 @@ impl Disk {
             let mut parity = vec![0; fec.parity_blocks_of_group() * BLOCK_BYTES];
             fec.parity(&members, &mut parity);
             let first = (tree.end + fec.parity_start(group)) as usize;
-            blocks[first..first + usize::from(ROOTS)].as_flattened_mut().copy_from_slice(&parity);
+            blocks[first..first + usize::from(roots)].as_flattened_mut().copy_from_slice(&parity);
         }
         let end = tree.end + fec.parity_blocks();
         let layout = Layout {
@@ -88,7 +99,7 @@ impl Disk {
             data_blocks,
             fec_block: tree.end as u32,
             end_block: end as u32,
-            fec_roots: ROOTS,
+            fec_roots: roots,
             kernel_bytes: 5,
             kernel_sha256: [0; 32],
             root_hash: hash(&blocks[tree.top() as usize]),
@@ -99,7 +110,8 @@ impl Disk {
         for at in header_blocks(blocks.len() as u64) {
             blocks[at as usize] = header;
         }
-        (Self { blocks, unreadable: BTreeSet::new(), unwritable: BTreeSet::new() }, layout)
+        let [unreadable, unwritable, forgotten] = [const { BTreeSet::new() }; 3];
+        (Self { blocks, unreadable, unwritable, forgotten, cannot_flush: false }, layout)
     }
 
     pub fn flip(&mut self, block: u64, random: &mut Random) {
