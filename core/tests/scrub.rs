@@ -52,6 +52,20 @@ fn it_takes_as_many_steps_as_it_says_each_of_half_a_mebibyte() {
 }
 
 #[test]
+fn parity_that_is_whole_is_not_made_anew() {
+    const ROOTS: u8 = 24;
+    let (good, layout) = Disk::with_roots(13, 1_400, ROOTS);
+    assert!(layout.fec().parity_blocks() > HASHES, "it is read in more than one step");
+    // Without them nobody could make their group's parity, and would have to say so.
+    let lost: Vec<_> = layout.fec().group(0).flatten().take(usize::from(ROOTS) + 1).collect();
+    let mut disk = good.clone();
+    disk.unreadable.extend(&lost);
+    let mut scrub = Scrub::new(layout, 0);
+    while scrub.step(&mut disk, None) {}
+    assert_eq!(scrub.tally().lost, lost.len() as u64);
+}
+
+#[test]
 fn what_came_after_a_tally_is_the_difference_of_each_count() {
     let before = Tally { read: 10, corrected: 1, copied: 2, lost: 3 };
     let now = Tally { read: 25, corrected: 3, copied: 5, lost: 10 };

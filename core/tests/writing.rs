@@ -61,7 +61,10 @@ fn error_correction_of_a_large_slot_takes_more_than_a_step() {
     disk.blocks[layout.fec_block as usize..layout.end_block as usize].fill([0xa5; 4096]);
     let mut writing = Writing::begin(&header, &key().verifying_key(), Arch::X86_64, disk.count()).unwrap();
     // What is too much is left out.
-    writing.data(&mut disk, &good.blocks).unwrap();
+    let (first, rest) = good.blocks.split_at(2_000);
+    writing.data(&mut disk, first).unwrap();
+    writing.data(&mut disk, rest).unwrap();
+    assert!(writing.has_all_data());
     let mut steps = 1;
     while writing.step(&mut disk).unwrap() {
         steps += 1;

@@ -286,9 +286,6 @@ impl Scrub {
     /// Adds the next blocks of parity to the hash; after the last, makes them all anew if it is not the signed one.
     fn check_parity<B: Blocks>(&mut self, slot: &mut B, twin: Option<&mut B>, first: u64) {
         let blocks = HASHES.min(self.fec.parity_blocks() - first);
-        if first == 0 {
-            self.parity = Sha256::new();
-        }
         let mut bytes = vec![0; blocks as usize * BLOCK_BYTES];
         if !slot.read(u64::from(self.layout.fec_block) + first, &mut bytes) {
             // Whatever the buffer has is not what is on the medium: a byte more makes the hash a wrong one.
