@@ -140,3 +140,12 @@ fn a_block_that_cannot_be_written_is_named() {
     disk.unwritable.insert(9);
     assert_eq!(write(&mut disk, &header_of(&good), data_of(&good), usize::MAX), Err(Error::Medium(9)));
 }
+
+#[test]
+fn a_medium_that_does_not_say_that_it_has_kept_it_gets_no_header() {
+    let (good, layout) = Disk::new(8);
+    let mut disk = Disk { cannot_flush: true, ..good.clone() };
+    let end = u64::from(layout.end_block);
+    assert_eq!(write(&mut disk, &header_of(&good), data_of(&good), usize::MAX), Err(Error::Medium(end)));
+    assert!(header_blocks(disk.count()).iter().all(|at| disk.blocks[*at as usize] == [0; 4096]), "no header is left");
+}
