@@ -17,6 +17,9 @@ const PROGRESS_PERIOD: Duration = Duration::from_secs(20);
 /// How much of a failed step's log is shown.
 const LOG_TAIL_BYTES: u64 = 6 * 1024;
 
+/// How the variables begin by which cargo tells a program its package.
+const STARTED_AS: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
+
 /// A machine architecture that Perigee is built for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arch {
@@ -161,6 +164,21 @@ impl Ctx {
     }
 }
 
+/// `cargo` in the clone `repo`, whoever has started this program.
+///
+/// A cargo that did has told it which package it is; ring's build script asks for that, and would compile ring anew, and all
+/// that is made of it, for each program that calls cargo.
+pub fn cargo(repo: &Path) -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(repo);
+    for (name, _) in std::env::vars_os() {
+        if STARTED_AS.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
 /// One running step: where its result goes, and where its commands' output goes.
 #[derive(Debug)]
 pub struct Job {
@@ -280,6 +298,16 @@ pub fn human(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_starts_a_build_does_not_change_it() {
+        let cargo = cargo(Path::new("/repo"));
+        let removed: Vec<_> = cargo.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
+        // This test is a program that cargo has started.
+        for name in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"] {
+            assert!(std::env::var_os(name).is_some() && removed.iter().any(|found| *found == name), "{name}");
+        }
+    }
 
     #[test]
     fn a_steps_result_is_known_by_the_key_in_its_folders_name() {

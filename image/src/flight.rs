@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::build::{Arch, Ctx, Key};
+use crate::build::{self, Arch, Ctx, Key};
 use crate::rust_std::RustStd;
 
 /// The programs, as files of one architecture.
@@ -37,19 +37,10 @@ pub fn build(ctx: &Ctx, arch: Arch) -> Result<FlightBins> {
     Ok(FlightBins { init: built("init"), agent: built("perigee-agent"), demo: built("demo"), pause: built("pause") })
 }
 
-/// `cargo build` of what flies, and nothing else of what is set around it.
-///
-/// The cargo that has started this program has told it which package it is; ring's build script asks for that, and would
-/// compile ring anew for each program that builds.
+/// `cargo build` of what flies for `target`, into `target_dir`; which packages that are is for the caller to add.
 pub(crate) fn cargo(ctx: &Ctx, target: &str, flags: &[String], target_dir: &Path) -> Command {
-    let mut cargo = Command::new("cargo");
-    for (name, _) in std::env::vars_os() {
-        if STARTED_AS.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
-            cargo.env_remove(name);
-        }
-    }
+    let mut cargo = build::cargo(&ctx.repo);
     cargo
-        .current_dir(&ctx.repo)
         .args(["build", "--locked", "--profile", "flight", "--target", target])
         .arg(format!("--jobs={}", ctx.jobs))
         .env_remove("RUSTFLAGS")
@@ -68,9 +59,6 @@ pub(crate) fn target_dir(ctx: &Ctx, purpose: &str) -> PathBuf {
 
 /// From nothing, on two cores, with the standard library compiled.
 const USUAL: Duration = Duration::from_secs(60);
-
-/// How the variables begin that say which package a program is.
-const STARTED_AS: [&str; 2] = ["CARGO_PKG_", "CARGO_MANIFEST_"];
 
 /// No loader and no libc in the image, so all is static.
 fn flags(repo: &Path) -> Result<Vec<String>> {
@@ -102,17 +90,6 @@ mod tests {
 
     use super::*;
     use crate::testing::Scratch;
-
-    #[test]
-    fn who_starts_a_build_does_not_change_it() {
-        let ctx = Ctx { repo: "/repo".into(), cache: "/cache".into(), jobs: 1 };
-        let cargo = cargo(&ctx, "x", &[], Path::new("/target"));
-        let removed: Vec<_> = cargo.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name).collect();
-        // This test is a program that cargo has started.
-        for name in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"] {
-            assert!(std::env::var_os(name).is_some() && removed.iter().any(|found| *found == name), "{name}");
-        }
-    }
 
     #[test]
     fn a_program_that_changed_is_another_input() {

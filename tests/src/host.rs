@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use perigee_image::build::Ctx;
+use perigee_image::build::{self, Ctx};
 use perigee_image::{go, native};
 
 use crate::suite::Suite;
@@ -38,8 +38,8 @@ pub fn go(suite: &mut Suite, ctx: &Ctx) {
 }
 
 fn cargo(repo: &Path) -> Command {
-    let mut command = Command::new("cargo");
-    command.current_dir(repo).env("CARGO_TERM_QUIET", "true");
+    let mut command = build::cargo(repo);
+    command.env("CARGO_TERM_QUIET", "true");
     command
 }
 

@@ -1,12 +1,11 @@
 //! Faults of the boot state's copies: in-process on the real code, and a sample of them on machines.
 
 use std::os::unix::fs::FileExt;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use perigee_core::slot::copies::{NAMES, PLACES};
 use perigee_core::slot::record::RECORD_BYTES;
-use perigee_image::build::Arch;
+use perigee_image::build::{self, Arch};
 
 use super::{Random, Tally};
 use crate::card::{Card, partition};
@@ -44,9 +43,8 @@ pub fn run(lab: &mut Lab, count: u32, mut random: Random) -> Result<Tally> {
 
 /// `core`'s own test with as many faults.
 fn in_process(lab: &Lab, count: u32, random: &mut Random) -> Result<()> {
-    let mut cargo = Command::new("cargo");
+    let mut cargo = build::cargo(&lab.ctx().repo);
     cargo
-        .current_dir(&lab.ctx().repo)
         .args(["test", "--quiet", "--package=perigee-core", "--test=boot_state", "a_life_full_of_faults"])
         .args(["--", "--nocapture"])
         .env("PERIGEE_FAULTS", count.to_string())
