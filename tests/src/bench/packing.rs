@@ -9,7 +9,8 @@ use perigee_core::slot::header::BLOCK_BYTES;
 use perigee_image::build::{Arch, Ctx};
 use perigee_image::erofs::{self, Packing};
 use perigee_image::keys::SlotKey;
-use perigee_image::{native, slot};
+use perigee_image::native;
+use perigee_image::slot::{self, Slot};
 
 use super::boot::{MEMORY_MIB, times};
 use super::{Figures, median};
@@ -37,26 +38,29 @@ pub fn measure(lab: &mut Lab, arch: Arch) -> Result<Figures> {
         fs::write(&root, repack(lab.ctx(), &now, packing, &folder)?)?;
         roots.push((name, root));
     }
+    let kernel = lab.built(arch)?.kernel.clone();
     let mut figures = Figures::new();
-    let mut times = vec![Vec::new(); roots.len()];
+    let mut packed = Vec::new();
+    for (name, root) in roots {
+        figures.insert(format!("packing.{name}_root_bytes"), fs::metadata(&root)?.len() as f64);
+        let slot = slot::build(lab.ctx(), arch, &kernel, &root, "0.1.0+packed")?;
+        packed.push((name, slot, Vec::new()));
+    }
     for number in 1..=BOOTS {
         println!("bench: boot {number} of {BOOTS} of each packing");
-        for ((_, root), times) in roots.iter().zip(&mut times) {
-            times.push(to_pod_s(lab, arch, root)?);
+        for (_, slot, seconds) in &mut packed {
+            seconds.push(to_pod_s(lab, arch, slot)?);
         }
     }
-    for ((name, root), times) in roots.iter().zip(times) {
-        figures.insert(format!("packing.{name}_root_bytes"), fs::metadata(root)?.len() as f64);
-        figures.insert(format!("packing.{name}_to_pod_s"), median(times).context("no boot was measured")?);
+    for (name, _, seconds) in packed {
+        figures.insert(format!("packing.{name}_to_pod_s"), median(seconds).context("no boot was measured")?);
     }
     fs::remove_dir_all(&folder)?;
     Ok(figures)
 }
 
-/// From power to the demo's first answer with another root in the slot, seconds.
-fn to_pod_s(lab: &mut Lab, arch: Arch, root: &Path) -> Result<f64> {
-    let kernel = lab.built(arch)?.kernel.clone();
-    let slot = slot::build(lab.ctx(), arch, &kernel, root, "0.1.0+packed")?;
+/// From power to the demo's first answer with another slot A, seconds.
+fn to_pod_s(lab: &mut Lab, arch: Arch, slot: &Slot) -> Result<f64> {
     let headers = slot.headers(&SlotKey::find(&lab.keys())?)?;
     let card = Card::new(lab, arch, "bench-packing-card")?;
     card.put("slot-a", &fs::read(&slot.image)?, &headers)?;

@@ -25,6 +25,7 @@ use crate::release::{self, Release};
 const AGENT: &str = "agent";
 /// Clusters that a patch by clusters is made of: dm-verity's, and the root's compressed ones.
 const CLUSTERS: [usize; 2] = [4096, 65536];
+
 pub fn measure(lab: &mut Lab, arch: Arch) -> Result<Figures> {
     let mut figures = Figures::new();
     let mut add = |name: &str, bytes: u64| {
