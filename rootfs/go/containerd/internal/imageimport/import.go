@@ -73,7 +73,7 @@ func parse(args []string) (request, error) {
 		r.from = plain[0]
 		return r, nil
 	}
-	return r, fmt.Errorf("%d arguments: expected an archive, and a socket or none", len(plain))
+	return r, fmt.Errorf("%d arguments: expected an archive or a folder of them, and a socket or none", len(plain))
 }
 
 // run imports what is not there, and returns how many images that took.
@@ -91,7 +91,7 @@ func (r request) run(ctx context.Context) (int, error) {
 	for _, archive := range archives {
 		count, err := bring(ctx, client, archive)
 		if err != nil {
-			return imported, fmt.Errorf("%s: %w", archive, err)
+			return imported, fmt.Errorf("%s, containerd at %s: %w", archive, r.socket, err)
 		}
 		imported += count
 	}
@@ -130,7 +130,7 @@ func bring(ctx context.Context, client *containerd.Client, path string) (int, er
 	}
 	present, err := allPresent(ctx, client.ImageService(), wanted)
 	if err != nil {
-		return 0, fmt.Errorf("ask containerd: %w", err)
+		return 0, fmt.Errorf("ask for its images: %w", err)
 	}
 	if present {
 		return 0, nil
@@ -140,7 +140,7 @@ func bring(ctx context.Context, client *containerd.Client, path string) (int, er
 	}
 	imported, err := client.Import(ctx, archive, containerd.WithImageLabels(criLabels))
 	if err != nil {
-		return 0, fmt.Errorf("import by containerd: %w", err)
+		return 0, fmt.Errorf("import: %w", err)
 	}
 	return len(imported), nil
 }
