@@ -79,10 +79,7 @@ fn without_the_top_of_the_tree_all_of_it_is_lost() {
     // More of its group than there is parity for.
     let top = layout.tree().top();
     let members: Vec<_> = layout.fec().group(top).flatten().filter(|member| *member != top).collect();
-    for block in members.into_iter().take(usize::from(ROOTS)).chain([top]) {
-        disk.unreadable.insert(block);
-        disk.unwritable.insert(block);
-    }
+    disk.unreadable.extend(members.into_iter().take(usize::from(ROOTS)).chain([top]));
     let mut scrub = Scrub::new(layout, 0);
     assert!(scrub.step(&mut disk, None));
     let children = layout.tree().children(top);

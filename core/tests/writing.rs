@@ -20,6 +20,11 @@ fn data_of(disk: &Disk) -> &[Block] {
     &disk.blocks[..layout.data_blocks as usize]
 }
 
+/// Whether nothing is left of a header, which would make a slot of what is there.
+fn has_no_header(disk: &Disk) -> bool {
+    header_blocks(disk.count()).iter().all(|at| disk.blocks[*at as usize] == [0; 4096])
+}
+
 /// Writes until the end, or a failure, or `steps` are done; gives the blocks that were written.
 fn write(disk: &mut Disk, header: &Block, data: &[Block], mut steps: usize) -> Result<u64, Error> {
     let mut writing = Writing::begin(header, &key().verifying_key(), Arch::X86_64, disk.count())?;
@@ -114,7 +119,7 @@ fn what_was_not_signed_does_not_become_a_slot() {
     let mut other = data.to_vec();
     other[5][0] ^= 1;
     let disk = refused(&header, &other, Error::RootHash);
-    assert!(header_blocks(disk.count()).iter().all(|at| disk.blocks[*at as usize] == [0; 4096]), "no header is left");
+    assert!(has_no_header(&disk));
 
     let sign = |key: &SigningKey, change: &dyn Fn(&mut Header<'_>)| {
         let mut changed = Header::decode(&header, &self::key().verifying_key()).unwrap();
@@ -147,5 +152,5 @@ fn a_medium_that_does_not_say_that_it_has_kept_it_gets_no_header() {
     let mut disk = Disk { cannot_flush: true, ..good.clone() };
     let end = u64::from(layout.end_block);
     assert_eq!(write(&mut disk, &header_of(&good), data_of(&good), usize::MAX), Err(Error::Medium(end)));
-    assert!(header_blocks(disk.count()).iter().all(|at| disk.blocks[*at as usize] == [0; 4096]), "no header is left");
+    assert!(has_no_header(&disk));
 }
