@@ -20,6 +20,8 @@ pub struct Stages {
     pub kernel: Duration,
     /// PID 1's first line.
     pub pid1: Duration,
+    /// The same by PID 1's own word: since the kernel's start.
+    pub pid1_stamp: Duration,
 }
 
 impl Stages {
@@ -30,9 +32,11 @@ impl Stages {
     pub fn of(lines: &[Line]) -> Option<Self> {
         let pid1 = lines.iter().find(|line| line.text.contains(PID1))?;
         let kernel = lines.iter().find(|line| line.text.contains(KERNEL))?;
-        let counted_back = pid1.at.saturating_sub(stamp(&pid1.text)?);
+        let pid1_stamp = stamp(&pid1.text)?;
+        let counted_back = pid1.at.saturating_sub(pid1_stamp);
         let [from, to] = LOADER.map(|text| lines.iter().find(|line| line.text.contains(text)).map(|line| line.at));
-        Some(Self { loader: from.zip(to).map(<[_; 2]>::from), kernel: kernel.at.min(counted_back), pid1: pid1.at })
+        let (loader, kernel) = (from.zip(to).map(<[_; 2]>::from), kernel.at.min(counted_back));
+        Some(Self { loader, kernel, pid1: pid1.at, pid1_stamp })
     }
 }
 
@@ -72,6 +76,7 @@ mod tests {
         ];
         let stages = Stages::of(&lines).unwrap();
         assert_eq!((stages.kernel.as_millis(), stages.pid1.as_millis()), (4100, 6000));
+        assert_eq!(stages.pid1_stamp.as_millis(), 1500);
         assert_eq!(stages.loader, Some([3000, 3700].map(Duration::from_millis)));
         assert_eq!(Stages::of(&lines[..4]), None);
     }

@@ -39,7 +39,9 @@ fn once(lab: &mut Lab, arch: Arch) -> Result<Vec<(&'static str, f64)>> {
         let exec = service(&status, name)?.first_exec_ms.with_context(|| format!("{name} was never started"))?;
         Ok(seconds(exec.saturating_sub(status.pid1_started_ms)))
     };
-    let kernel_to_pid1 = (stages.pid1 - stages.kernel).as_secs_f64();
+    // PID 1 speaks when it has a console: what it did until then is its own.
+    let silent = stages.pid1_stamp.saturating_sub(Duration::from_millis(status.pid1_started_ms));
+    let kernel_to_pid1 = (stages.pid1 - stages.kernel).saturating_sub(silent).as_secs_f64();
     let pid1_to_kubelet = exec("kubelet")?;
     rig.power_off()?;
     rig.cluster.power_on(0)?;
