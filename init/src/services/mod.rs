@@ -10,7 +10,7 @@ use std::time::Duration;
 use perigee_core::control::{Fault, ServiceState, ServiceStatus};
 use perigee_core::mission::Variables;
 use perigee_core::service::{Action, Event, Exit, Graph, GraphError, Id, Note};
-use perigee_core::spec::Signal;
+use perigee_core::spec::{Signal, Spec};
 use rustix::io::Errno;
 use rustix::process::{Pid, kill_process};
 
@@ -38,6 +38,7 @@ pub struct Services {
 /// What there is of a service outside of the graph.
 #[derive(Default)]
 struct Running {
+    /// Made at its first start.
     group: Option<Group>,
     pid: Option<Pid>,
     output: Option<OwnedFd>,
@@ -49,7 +50,7 @@ struct Running {
 }
 
 impl Services {
-    /// Reads the service files, and makes each service's cgroup with its limits.
+    /// Reads the service files.
     ///
     /// # Errors
     /// See [`load::load`].
@@ -60,18 +61,7 @@ impl Services {
         for id in graph.ids() {
             let spec = graph.spec(id);
             logs.register(id, &spec.name, spec.log);
-            let group = Group::make(&cgroup::path_of(&spec.name))
-                .inspect_err(|error| logs.event(format_args!("service={} cgroup=none error=\"{error}\"", spec.name)))
-                .ok();
-            for (file, error) in group.iter().flat_map(|group| group.limit(&spec.limits)) {
-                logs.event(format_args!("service={} limit={file} error=\"{error}\"", spec.name));
-            }
-            if let Some(watch) = &watch
-                && let Err(error) = watch.add(&cgroup::path_of(&spec.name))
-            {
-                logs.event(format_args!("service={} watch=none error=\"{error}\"", spec.name));
-            }
-            running.insert(id, Running { group, ..Running::default() });
+            running.insert(id, Running::default());
         }
         let probes = Probes::default();
         Ok(Self { graph, running, variables, watch, probes, is_down: false, all_ready: false })
@@ -246,7 +236,7 @@ impl Services {
         let spec = self.graph.spec(id);
         let Some(running) = self.running.get_mut(&id) else { return Event::SpawnFailed(id) };
         if running.group.is_none() {
-            running.group = Group::make(&cgroup::path_of(&spec.name)).ok();
+            running.group = make_group(spec, self.watch.as_ref(), logs);
         }
         let Some(group) = &running.group else { return Event::SpawnFailed(id) };
         // A frozen group (a drill, an operator) stays frozen over the death of all that was in it.
@@ -297,6 +287,21 @@ impl Running {
         self.killed &= !empty;
         empty
     }
+}
+
+/// A service's cgroup with its limits, reported to `watch` when it becomes empty.
+fn make_group(spec: &Spec, watch: Option<&cgroup::Watch>, logs: &mut Logs) -> Option<Group> {
+    let path = cgroup::path_of(&spec.name);
+    let group = Group::make(&path)
+        .inspect_err(|error| logs.event(format_args!("service={} cgroup=none error=\"{error}\"", spec.name)))
+        .ok()?;
+    for (file, error) in group.limit(&spec.limits) {
+        logs.event(format_args!("service={} limit={file} error=\"{error}\"", spec.name));
+    }
+    if let Some(Err(error)) = watch.map(|watch| watch.add(&path)) {
+        logs.event(format_args!("service={} watch=none error=\"{error}\"", spec.name));
+    }
+    Some(group)
 }
 
 fn milliseconds(time: Duration) -> u64 {
