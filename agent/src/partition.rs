@@ -15,7 +15,7 @@ use rustix::fs::Advice;
 pub fn device(name: &str) -> Option<PathBuf> {
     let uevents = fs::read_dir("/sys/class/block").ok()?;
     let uevents = uevents.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("uevent")).ok());
-    uevent::find(name, uevents).map(|device| Path::new("/dev").join(device))
+    uevent::partitions(uevents).get(name).map(|device| Path::new("/dev").join(device))
 }
 
 /// A slot's partition, read from the medium each time: what is in memory may be right when the medium is not.

@@ -1,15 +1,21 @@
 //! What the kernel says of a block device: a `uevent` file of /sys/class/block (Documentation/ABI/testing/sysfs-uevent).
 
 use alloc::borrow::ToOwned as _;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 
-/// The device of the partition `name` among all block devices; of two, the one that comes first in the alphabet.
-pub fn find(name: &str, uevents: impl Iterator<Item = String>) -> Option<String> {
-    let devices = uevents.filter_map(|uevent| {
-        let (found, device) = partition(&uevent)?;
-        (found == name).then(|| device.to_owned())
-    });
-    devices.min()
+/// The device of each partition that has a name; of two with the same name, the one that comes first in the alphabet.
+pub fn partitions(uevents: impl Iterator<Item = String>) -> BTreeMap<String, String> {
+    let mut devices = BTreeMap::new();
+    for uevent in uevents {
+        if let Some((name, device)) = partition(&uevent) {
+            let first = devices.entry(name.to_owned()).or_insert_with(|| device.to_owned());
+            if device < first.as_str() {
+                device.clone_into(first);
+            }
+        }
+    }
+    devices
 }
 
 /// The name and the device of a partition.
@@ -21,6 +27,7 @@ fn partition(uevent: &str) -> Option<(&str, &str)> {
 #[cfg(test)]
 mod tests {
     use alloc::format;
+    use alloc::vec::Vec;
 
     use super::*;
 
@@ -32,13 +39,11 @@ mod tests {
 
     #[test]
     fn of_two_partitions_with_a_name_the_first_in_the_alphabet_is_found() {
-        let uevents = |name: &str| {
-            let devices = [("data", "vdb9"), ("data", "vda9"), ("slot-a", "vda1")];
-            find(name, devices.map(|(name, device)| format!("DEVNAME={device}\nPARTNAME={name}\n")).into_iter())
-        };
-        assert_eq!(uevents("data").as_deref(), Some("vda9"));
-        assert_eq!(uevents("slot-a").as_deref(), Some("vda1"));
-        assert_eq!(uevents("slot-b"), None);
+        let named = [("data", "vdb9"), ("data", "vda9"), ("data", "vdc9"), ("slot-a", "vda1")];
+        let uevents = named.map(|(name, device)| format!("DEVNAME={device}\nPARTNAME={name}\n"));
+        let found = partitions(uevents.into_iter());
+        let found: Vec<_> = found.iter().map(|(name, device)| (name.as_str(), device.as_str())).collect();
+        assert_eq!(found, [("data", "vda9"), ("slot-a", "vda1")]);
     }
 
     #[test]

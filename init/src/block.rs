@@ -1,5 +1,6 @@
 //! Partitions by their GPT names.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,21 +15,31 @@ const PATIENCE: Duration = Duration::from_millis(1500);
 /// Between two looks; a look is a few dozen small reads of sysfs.
 const PERIOD: Duration = Duration::from_millis(20);
 
-/// The device of the partition `name`, if there is one now.
-fn look(name: &str) -> Option<PathBuf> {
-    let uevents = fs::read_dir("/sys/class/block").ok()?;
-    let uevents = uevents.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("uevent")).ok());
-    uevent::find(name, uevents).map(|device| Path::new("/dev").join(device))
-}
+/// The partitions that were there at the last look.
+#[derive(Default)]
+pub struct Partitions(BTreeMap<String, String>);
 
-/// The device of the partition `name`; waits a bounded time for it.
-pub fn find(name: &str) -> Option<PathBuf> {
-    let deadline = sys::now() + PATIENCE;
-    loop {
-        match look(name) {
-            Some(device) => return Some(device),
-            None if sys::now() >= deadline => return None,
-            None => std::thread::sleep(PERIOD),
+impl Partitions {
+    /// The device of the partition `name`; looks again, for a bounded time, until it is there.
+    pub fn find(&mut self, name: &str) -> Option<PathBuf> {
+        let deadline = sys::now() + PATIENCE;
+        loop {
+            if let Some(device) = self.0.get(name) {
+                return Some(Path::new("/dev").join(device));
+            }
+            if sys::now() >= deadline {
+                return None;
+            }
+            self.0 = look();
+            if !self.0.contains_key(name) {
+                std::thread::sleep(PERIOD);
+            }
         }
     }
+}
+
+/// What there is now.
+fn look() -> BTreeMap<String, String> {
+    let entries = fs::read_dir("/sys/class/block").into_iter().flatten();
+    uevent::partitions(entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("uevent")).ok()))
 }

@@ -13,7 +13,7 @@ use perigee_core::slot::{Slot, State};
 use rustix::fs::OFlags;
 use rustix::process::Pid;
 
-use crate::block;
+use crate::block::Partitions;
 use crate::logs::Logs;
 use crate::sys;
 
@@ -34,13 +34,13 @@ pub struct BootState {
 impl BootState {
     /// Reads the copies. Without a loader (a kernel that was started by hand) or without any copy there is none, and
     /// nothing is confirmed or written down.
-    pub fn read(cmdline: &str, logs: &mut Logs) -> Option<Self> {
+    pub fn read(cmdline: &str, partitions: &mut Partitions, logs: &mut Logs) -> Option<Self> {
         let name = cmdline.split_whitespace().find_map(|word| word.strip_prefix(SLOT));
         let Some(slot) = name.and_then(|name| Slot::ALL.into_iter().find(|slot| slot.name() == name)) else {
             logs.event(format_args!("slot=unknown reason=\"no {SLOT} on the kernel's command line\""));
             return None;
         };
-        let devices = NAMES.map(block::find);
+        let devices = NAMES.map(|name| partitions.find(name));
         let places = devices.each_ref().map(|device| read_places(device.as_deref()));
         match copies::read(&places) {
             Ok(found) => {

@@ -5,7 +5,7 @@ use std::fs;
 use perigee_core::mission::{self, Mission, Node};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::block;
+use crate::block::Partitions;
 use crate::logs::Logs;
 
 const CONFIG: &str = "/config";
@@ -36,9 +36,9 @@ enum Error {
 }
 
 /// Mounts the first copy that can be read to the end. Without any, the node goes on without a mission.
-pub fn load(logs: &mut Logs) -> Option<Config> {
+pub fn load(partitions: &mut Partitions, logs: &mut Logs) -> Option<Config> {
     for partition in PARTITIONS {
-        match mount_copy(partition).and_then(|()| read().inspect_err(|_| leave())) {
+        match mount_copy(partition, partitions).and_then(|()| read().inspect_err(|_| leave())) {
             Ok(config) => {
                 logs.event(format_args!("config={partition} node={}", config.node.name));
                 return Some(config);
@@ -49,8 +49,8 @@ pub fn load(logs: &mut Logs) -> Option<Config> {
     None
 }
 
-fn mount_copy(partition: &str) -> Result<(), Error> {
-    let device = block::find(partition).ok_or(Error::Absent)?;
+fn mount_copy(partition: &str, partitions: &mut Partitions) -> Result<(), Error> {
+    let device = partitions.find(partition).ok_or(Error::Absent)?;
     let flags = MountFlags::RDONLY | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC;
     mount(&device, CONFIG, "erofs", flags, None).map_err(Error::Mount)
 }

@@ -32,12 +32,12 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use perigee_core::service::GraphError;
+use perigee_core::service::{Event, GraphError};
 use rustix::process::{Resource, Rlimit, getpid, setrlimit};
 use rustix::system::{RebootCommand, reboot, sethostname};
 
+use block::Partitions;
 use boot_state::BootState;
-use config::Config;
 use control::Control;
 use data::Data;
 use haste::Haste;
@@ -106,7 +106,7 @@ impl Laps {
     }
 }
 
-/// From the kernel's hands to the first service.
+/// From the kernel's hands to the first services.
 fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     let started = sys::now();
     let mut laps = Laps { last: started, text: String::new() };
@@ -114,17 +114,20 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     let poller = Poller::new()?;
     poller.add(&signals, Source::Signals)?;
 
-    mounts::mount_all(&mut logs);
+    mounts::mount_first(&mut logs);
     let haste = Haste::begin();
-    // The console is a file of /dev.
+    let mut partitions = Partitions::default();
+    laps.lap("mounts");
+    // First: the card works while everything else is done.
+    let begun = data::Begun::new(&mut partitions, &mut logs);
+    laps.lap("partition");
+    mounts::mount_others(&mut logs);
     logs.open_console();
     // Nothing before this takes long enough for the loader's window.
     let device = watchdog::Device::open(&mut logs);
     let version = line("/usr/share/perigee/version");
     logs.event(format_args!("init=started version={version}"));
-    laps.lap("mounts");
-    let begun = data::Begun::new(&mut logs);
-    laps.lap("partition");
+    laps.lap("others");
     limit_files(&mut logs);
     let _ = reboot(RebootCommand::CadOff);
     cgroup::prepare(&mut logs);
@@ -132,7 +135,7 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     sysctl::set_all(&mut logs);
     laps.lap("sysctls");
 
-    let config = config::load(&mut logs);
+    let config = config::load(&mut partitions, &mut logs);
     if config.is_none() {
         logs.event(format_args!("mission=none effect=\"only services that need no mission are started\""));
     }
@@ -149,9 +152,10 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     }
     let notify = watched(Notify::new(), &poller, Source::Notify, "notify", &mut logs);
     let control = watched(Control::new(), &poller, Source::Control, "control", &mut logs);
-    let services = services(config.as_ref(), &poller, &mut logs)?;
+    let variables = config.as_ref().map(|config| config.mission.variables(&config.node)).unwrap_or_default();
+    let roles = config.as_ref().map(|config| config.node.roles.as_slice()).unwrap_or_default();
+    let mut services = Services::new(variables, roles, &poller, &mut logs)?;
     laps.lap("services");
-    // Last: the card works while everything else is done.
     let data = Data::mount(begun, &mut logs);
     if data.is_kept()
         && let Err(error) = logs.start_writer(Path::new(data::LOG))
@@ -159,8 +163,11 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
         logs.event(format_args!("log_writer=none error=\"{error}\""));
     }
     laps.lap("data");
+    services.handle(sys::now(), Event::Boot, &poller, &mut logs);
+    laps.lap("first");
+    // No service needs to wait for this.
     let command_line = line("/proc/cmdline");
-    let mut boot_state = BootState::read(&command_line, &mut logs);
+    let mut boot_state = BootState::read(&command_line, &mut partitions, &mut logs);
     if let Some(boot_state) = &mut boot_state {
         pstore::explain(boot_state, &mut logs);
     }
@@ -186,12 +193,6 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
         watch_at: sys::now(),
         writer_at: None,
     })
-}
-
-fn services(config: Option<&Config>, poller: &Poller, logs: &mut Logs) -> Result<Services, GraphError> {
-    let variables = config.map(|config| config.mission.variables(&config.node)).unwrap_or_default();
-    let roles = config.map(|config| config.node.roles.as_slice()).unwrap_or_default();
-    Services::new(variables, roles, poller, logs)
 }
 
 /// A part that the node can live without, in the loop or not at all.

@@ -16,12 +16,17 @@ struct Mount {
 /// No device files, no setuid programs, no programs at all.
 const DATA_ONLY: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID).union(MountFlags::NOEXEC);
 
-/// In this order: later ones are inside earlier ones. The targets are folders of the image or of an earlier mount.
-const MOUNTS: &[Mount] = &[
+/// What everything else is done with. In this order, and before [`OTHERS`]: later ones are inside earlier ones. The
+/// targets are folders of the image or of an earlier mount.
+const FIRST: &[Mount] = &[
     Mount { target: "/proc", kind: "proc", flags: DATA_ONLY, options: "" },
     Mount { target: "/sys", kind: "sysfs", flags: DATA_ONLY, options: "" },
     // The kernel has mounted it already where DEVTMPFS_MOUNT is set.
     Mount { target: "/dev", kind: "devtmpfs", flags: MountFlags::NOSUID, options: "mode=755" },
+];
+
+/// What services and pods expect.
+const OTHERS: &[Mount] = &[
     Mount {
         target: "/dev/pts",
         kind: "devpts",
@@ -51,9 +56,23 @@ const MOUNTS: &[Mount] = &[
     Mount { target: "/sys/kernel/security", kind: "securityfs", flags: DATA_ONLY, options: "" },
 ];
 
-/// Mounts all of them. One that cannot be mounted is an event, not an end: the services that need it say so.
-pub fn mount_all(logs: &mut Logs) {
-    for Mount { target, kind, flags, options } in MOUNTS {
+/// Mounts what the rest of the start needs.
+pub fn mount_first(logs: &mut Logs) {
+    mount_each(FIRST, logs);
+}
+
+/// Mounts the others.
+pub fn mount_others(logs: &mut Logs) {
+    mount_each(OTHERS, logs);
+    // kubelet's and containerd's mounts must be seen in each other's and in the pods' namespaces.
+    if let Err(error) = mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC) {
+        logs.event(format_args!("mount=/ propagation=shared error=\"{error}\""));
+    }
+}
+
+/// One that cannot be mounted is an event, not an end: the services that need it say so.
+fn mount_each(mounts: &[Mount], logs: &mut Logs) {
+    for Mount { target, kind, flags, options } in mounts {
         // Folders inside /dev, absent until devtmpfs is there; elsewhere they exist and this fails.
         let _ = std::fs::create_dir(target);
         let options = std::ffi::CString::new(*options).unwrap_or_default();
@@ -63,20 +82,20 @@ pub fn mount_all(logs: &mut Logs) {
             Err(error) => logs.event(format_args!("mount={target} type={kind} error=\"{error}\"")),
         }
     }
-    // kubelet's and containerd's mounts must be seen in each other's and in the pods' namespaces.
-    if let Err(error) = mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC) {
-        logs.event(format_args!("mount=/ propagation=shared error=\"{error}\""));
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn all() -> Vec<&'static Mount> {
+        FIRST.iter().chain(OTHERS).collect()
+    }
+
     #[test]
     fn what_is_inside_another_mount_comes_after_it() {
-        for (index, outer) in MOUNTS.iter().enumerate() {
-            for earlier in &MOUNTS[..index] {
+        for (index, outer) in all().into_iter().enumerate() {
+            for earlier in &all()[..index] {
                 assert!(!earlier.target.starts_with(&format!("{}/", outer.target)), "{}", earlier.target);
                 assert_ne!(earlier.target, outer.target);
             }
@@ -85,7 +104,7 @@ mod tests {
 
     #[test]
     fn every_tmpfs_has_a_limit_and_together_they_leave_half_of_the_memory() {
-        let percent: u32 = MOUNTS
+        let percent: u32 = all()
             .iter()
             .filter(|mount| mount.kind == "tmpfs")
             .map(|mount| mount.options.split("size=").nth(1).unwrap().trim_end_matches('%').parse::<u32>().unwrap())
@@ -95,6 +114,6 @@ mod tests {
 
     #[test]
     fn nothing_brings_setuid_programs() {
-        assert!(MOUNTS.iter().all(|mount| mount.flags.contains(MountFlags::NOSUID)));
+        assert!(all().iter().all(|mount| mount.flags.contains(MountFlags::NOSUID)));
     }
 }

@@ -92,7 +92,6 @@ pub struct Supervisor {
 impl Supervisor {
     /// Runs until the machine goes down.
     pub fn run(mut self) -> Goal {
-        self.tell(Event::Boot);
         loop {
             let timeout = self.deadline().map(|deadline| deadline.saturating_sub(sys::now()));
             for source in self.poller.wait(timeout) {

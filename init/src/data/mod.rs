@@ -17,9 +17,10 @@ use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount, mount_bind};
 use rustix::process::Pid;
 
+use crate::block::Partitions;
 use crate::child::{self, Outcome};
 use crate::logs::Logs;
-use crate::{block, sys};
+use crate::sys;
 use plan::{MountEnd, RemedyEnd, Step, Tried};
 use superblock::Superblock;
 
@@ -133,9 +134,9 @@ pub struct Begun {
 
 impl Begun {
     /// Finds the partition, and mounts it in a child if it looks sound.
-    pub fn new(logs: &mut Logs) -> Self {
+    pub fn new(partitions: &mut Partitions, logs: &mut Logs) -> Self {
         let begin = sys::now();
-        let Some(device) = block::find(PARTITION) else {
+        let Some(device) = partitions.find(PARTITION) else {
             logs.event(format_args!("data=absent error=\"no partition is named `{PARTITION}`\""));
             return Self { begin, device: None, step: Step::GiveUp, mounting: None };
         };
