@@ -39,8 +39,7 @@ const CHECK_PATIENCE: Duration = Duration::from_secs(600);
 const MOUNT_PATIENCE: Duration = Duration::from_secs(120);
 /// Making new writes twice the seed: seconds.
 const REPLACE_PATIENCE: Duration = Duration::from_secs(120);
-/// Growing takes a tenth of a second for tens of GB. When the card is slower, the node starts on what there is, and
-/// the rest comes while it runs.
+/// What is waited for takes some hundredths of a second. When the card is slower, the node starts on what there is.
 const GROW_PATIENCE: Duration = Duration::from_secs(3);
 /// Unlinking a file.
 const BALLAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -188,7 +187,7 @@ impl Mounting {
 
     fn begin(device: &Path, tried: Tried) -> Self {
         let growth = Growth::of(device, tried);
-        let to = growth.as_ref().map(|growth| growth.first);
+        let to = growth.as_ref().map(|growth| growth.to.first);
         let child = child::start(c"init-mount", || match mount(device, ROOT, "ext4", FLAGS, Some(OPTIONS)) {
             Ok(()) if to.is_none_or(|blocks| resize(blocks).is_ok()) => 0,
             Ok(()) => Self::NOT_GROWN,
@@ -197,7 +196,7 @@ impl Mounting {
         Self { child, growth }
     }
 
-    /// Waits for it, and puts what was set aside into the grown file system.
+    /// Waits for it, and begins the rest of the growth.
     fn end(self, device: &Path, logs: &mut Logs) -> MountEnd {
         let outcome = self.child.map(|pid| match child::wait(pid, GROW_PATIENCE) {
             Outcome::Running(pid) if !is_mounted() => child::wait(pid, MOUNT_PATIENCE),
@@ -220,8 +219,8 @@ impl Mounting {
             };
         }
         if let Some(growth) = self.growth {
-            logs.event(format_args!("data={name} grow_to_blocks={} result=\"{outcome:?}\"", growth.first));
-            growth.fill(device, logs);
+            logs.event(format_args!("data={name} grow_to_blocks={} result=\"{outcome:?}\"", growth.to.first));
+            growth.finish(device, logs);
         }
         MountEnd::Mounted
     }
@@ -259,10 +258,7 @@ fn make_new(device: &Path, logs: &mut Logs) -> RemedyEnd {
 
 /// A file system that is smaller than its partition.
 struct Growth {
-    /// Blocks to grow to at once.
-    first: u64,
-    /// Blocks of the partition.
-    most: u64,
+    to: plan::Growth,
     /// Bytes at the partition's end that [`replace`] set aside.
     aside: Option<(u64, u64)>,
 }
@@ -276,20 +272,25 @@ impl Growth {
             Tried::Replace => fs::metadata(SEED).ok().and_then(|seed| replace::aside(seed.len(), bytes)),
             _ => None,
         };
-        let most = bytes / superblock.block_bytes;
-        let first = aside.map_or(most, |(offset, _)| offset / superblock.block_bytes);
-        (superblock.blocks < first).then_some(Self { first, most, aside })
+        let to = plan::Growth::of(&superblock, bytes, aside.map(|(offset, _)| offset))?;
+        Some(Self { to, aside })
     }
 
     /// Puts what was set aside into the file system, and grows it to the end.
-    fn fill(self, device: &Path, logs: &mut Logs) {
-        let Some(aside) = self.aside else { return };
-        // Nothing waits for it; should it fail or the power go, the file or the last bytes are missing, no more.
-        let outcome = child::work(c"init-set-aside", Duration::ZERO, || {
-            let kept = replace::keep(device, aside, Path::new(SET_ASIDE));
-            i32::from(resize(self.most).is_err() || kept.is_err())
+    fn finish(self, device: &Path, logs: &mut Logs) {
+        let plan::Growth { first, room, most } = self.to;
+        if first == most {
+            return;
+        }
+        // Nothing waits for it; should it fail or the power go, the file is missing, or the next boot goes on.
+        let outcome = child::work(c"init-grow", Duration::ZERO, || {
+            let keep = |aside| resize(room).is_ok() && replace::keep(device, aside, Path::new(SET_ASIDE)).is_ok();
+            let kept = self.aside.is_none_or(keep);
+            i32::from(resize(most).is_err() || !kept)
         });
-        logs.event(format_args!("data={} set_aside={SET_ASIDE}/head result=\"{outcome:?}\"", device.display()));
+        let aside = self.aside.map(|_| format!(" set_aside={SET_ASIDE}/head")).unwrap_or_default();
+        let name = device.display();
+        logs.event(format_args!("data={name} grow_to_blocks={most}{aside} result=\"{outcome:?}\""));
     }
 }
 

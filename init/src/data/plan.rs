@@ -105,6 +105,31 @@ fn stronger(tried: Tried) -> Step {
     }
 }
 
+/// Bytes to grow to before the services start: what they take in their first minutes.
+const GROW_AT_ONCE: u64 = 1 << 30;
+
+/// How a file system that is smaller than its partition grows, in its blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Growth {
+    /// To this before the services start.
+    pub first: u64,
+    /// To this before what lies behind it is a file.
+    pub room: u64,
+    /// To this in the end.
+    pub most: u64,
+}
+
+impl Growth {
+    /// None if it fills its partition. What was set aside lies at the byte `aside_at` and behind.
+    pub fn of(superblock: &Superblock, partition_bytes: u64, aside_at: Option<u64>) -> Option<Self> {
+        let blocks = |bytes: u64| bytes / superblock.block_bytes;
+        let most = blocks(partition_bytes);
+        let room = aside_at.map_or(most, blocks);
+        let first = room.min(blocks(GROW_AT_ONCE)).max(superblock.blocks);
+        (superblock.blocks < room).then_some(Self { first, room, most })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,5 +201,30 @@ mod tests {
     #[test]
     fn a_new_one_that_does_not_mount_is_given_up() {
         assert_eq!(after_mount(Tried::Replace, MountEnd::Damaged), Step::GiveUp);
+    }
+
+    /// Of a file system of `mib` on a partition of `partition_mib`, MiB.
+    fn growth(mib: u64, partition_mib: u64, aside_at: Option<u64>) -> Option<[u64; 3]> {
+        let superblock = Superblock { blocks: mib << 8, ..SOUND };
+        let growth = Growth::of(&superblock, partition_mib << 20, aside_at.map(|mib| mib << 20))?;
+        Some([growth.first, growth.room, growth.most].map(|blocks| blocks >> 8))
+    }
+
+    #[test]
+    fn services_do_not_wait_for_the_growth_of_a_large_partition() {
+        assert_eq!(growth(64, 7000, None), Some([1024, 7000, 7000]));
+        assert_eq!(growth(64, 500, None), Some([500, 500, 500]));
+        assert_eq!(growth(7000, 7000, None), None);
+    }
+
+    #[test]
+    fn growth_that_was_cut_short_goes_on_and_never_back() {
+        assert_eq!(growth(2048, 7000, None), Some([2048, 7000, 7000]));
+    }
+
+    #[test]
+    fn what_was_set_aside_is_not_grown_over() {
+        assert_eq!(growth(64, 7000, Some(6936)), Some([1024, 6936, 7000]));
+        assert_eq!(growth(64, 300, Some(236)), Some([236, 236, 300]));
     }
 }
