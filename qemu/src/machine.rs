@@ -80,6 +80,14 @@ impl Machine {
         self.qmp.execute("set_link", json!({"name": "eth0", "up": up})).map(drop)
     }
 
+    /// Lets the disk write at most so many bytes a second; 0: as many as it can.
+    pub fn limit_writes(&mut self, bytes_per_s: u64) -> Result<()> {
+        let none = ["bps", "bps_rd", "iops", "iops_rd", "iops_wr"].map(|limit| (limit.to_owned(), json!(0)));
+        let mut limits = serde_json::Map::from_iter(none);
+        limits.extend([("device".to_owned(), json!("disk")), ("bps_wr".to_owned(), json!(bytes_per_s))]);
+        self.qmp.execute("block_set_io_throttle", limits.into()).map(drop)
+    }
+
     /// Presses the reset button.
     pub fn reset(&mut self) -> Result<()> {
         self.qmp.execute("system_reset", json!({})).map(drop)
@@ -118,6 +126,8 @@ impl Machine {
 pub(crate) struct Process {
     program: String,
     child: Child,
+    /// What it has said on standard error, once it has ended.
+    said: String,
 }
 
 impl Process {
@@ -134,7 +144,7 @@ impl Process {
             .process_group(0)
             .spawn()
             .with_context(|| format!("start {program} by setpriv (of util-linux)"))?;
-        Ok(Self { program: program.to_owned(), child })
+        Ok(Self { program: program.to_owned(), child, said: String::new() })
     }
 
     /// Connects to its control socket; if it has ended instead, the error is what it said.
@@ -152,14 +162,13 @@ impl Process {
         Err(error)
     }
 
-    /// An error with what QEMU said, if it has ended.
+    /// An error with what QEMU said, if it has ended; the same however often it is asked.
     fn alive(&mut self) -> Result<()> {
         let Some(status) = self.child.try_wait()? else { return Ok(()) };
-        let mut said = String::new();
-        if let Some(stderr) = &mut self.child.stderr {
-            stderr.read_to_string(&mut said)?;
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut self.said)?;
         }
-        bail!("{} ended with {status}: {}", self.program, said.trim());
+        bail!("{} ended with {status}: {}", self.program, self.said.trim());
     }
 }
 
@@ -193,5 +202,18 @@ impl Drop for Files {
     fn drop(&mut self) {
         // Left-overs in the temporary folder harm nobody.
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_ended_before_it_listened_says_why() {
+        let files = Files::new().unwrap();
+        let mut process = Process::start("sh", &["-c".to_owned(), "echo no such disk >&2; exit 1".to_owned()]).unwrap();
+        let error = process.connect(&files.path("qmp")).unwrap_err().to_string();
+        assert!(error.contains("exit status: 1") && error.contains("no such disk"), "{error}");
     }
 }
