@@ -156,7 +156,7 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     let roles = config.as_ref().map(|config| config.node.roles.as_slice()).unwrap_or_default();
     let mut services = Services::new(variables, roles, &poller, &mut logs)?;
     laps.lap("services");
-    let data = Data::mount(begun, &mut logs);
+    let data = Data::mount(begun, device.as_ref(), &mut logs);
     if data.is_kept()
         && let Err(error) = logs.start_writer(Path::new(data::LOG))
     {

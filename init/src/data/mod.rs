@@ -18,9 +18,10 @@ use rustix::mount::{MountFlags, mount, mount_bind};
 use rustix::process::Pid;
 
 use crate::block::Partitions;
-use crate::child::{self, Outcome};
+use crate::child::{self, Outcome, Patience};
 use crate::logs::Logs;
 use crate::sys;
+use crate::watchdog::Device;
 use plan::{MountEnd, RemedyEnd, Step, Tried};
 use superblock::Superblock;
 
@@ -68,9 +69,9 @@ pub enum Health {
 
 impl Data {
     /// Mounts /data and /var, whatever it takes; goes on from what was begun.
-    pub fn mount(begun: Begun, logs: &mut Logs) -> Self {
+    pub fn mount(begun: Begun, watchdog: Option<&Device>, logs: &mut Logs) -> Self {
         let begin = begun.begin;
-        let origin = walk(begun, logs).unwrap_or_else(|| {
+        let origin = walk(begun, watchdog, logs).unwrap_or_else(|| {
             if let Err(error) = mount("tmpfs", ROOT, "tmpfs", FLAGS, Some(VOLATILE_OPTIONS)) {
                 logs.event(format_args!("mount={ROOT} type=tmpfs error=\"{error}\""));
             }
@@ -116,8 +117,8 @@ impl Data {
         let action = ballast::decide(starting, ballast.exists(), self.status().free_bytes);
         if self.is_kept() && action != ballast::Move::Keep {
             // The services wait for the room that is freed; nothing waits for room to be taken.
-            let patience = if action == ballast::Move::Free { BALLAST_PATIENCE } else { Duration::ZERO };
-            let outcome = child::work(c"init-ballast", patience, || ballast::act(action, ballast));
+            let most = if action == ballast::Move::Free { BALLAST_PATIENCE } else { Duration::ZERO };
+            let outcome = child::work(c"init-ballast", Patience::short(most), || ballast::act(action, ballast));
             logs.event(format_args!("data=ballast move={action:?} result=\"{outcome:?}\""));
         }
     }
@@ -142,30 +143,33 @@ impl Begun {
         let superblock = read_superblock(&device).inspect_err(|error| {
             logs.event(format_args!("data={} superblock=unreadable error=\"{error}\"", device.display()));
         });
-        let step = plan::first(superblock.ok().flatten().as_ref());
-        let mounting = (step == Step::Mount).then(|| Mounting::begin(&device, Tried::Nothing));
+        let superblock = superblock.ok().flatten();
+        let step = plan::first(superblock.as_ref());
+        let mounting = (step == Step::Mount).then(|| Mounting::begin(&device, Tried::Nothing, superblock));
         Self { begin, device: Some(device), step, mounting }
     }
 }
 
 /// Follows the plan; none when it gives up.
-fn walk(begun: Begun, logs: &mut Logs) -> Option<DataOrigin> {
+fn walk(begun: Begun, watchdog: Option<&Device>, logs: &mut Logs) -> Option<DataOrigin> {
+    let patience = |most| Patience { most, watchdog };
     let Begun { device, mut step, mut mounting, .. } = begun;
     let device = device.as_deref()?;
     let mut tried = Tried::Nothing;
     loop {
         step = match step {
             Step::Mount => {
-                let mounting = mounting.take().unwrap_or_else(|| Mounting::begin(device, tried));
-                plan::after_mount(tried, mounting.end(device, logs))
+                let again = || Mounting::begin(device, tried, read_superblock(device).ok().flatten());
+                let mounting = mounting.take().unwrap_or_else(again);
+                plan::after_mount(tried, mounting.end(device, patience(MOUNT_PATIENCE), logs))
             }
             Step::Remedy(remedy) => {
                 tried = remedy;
                 let end = match remedy {
                     Tried::Nothing => RemedyEnd::Sound,
-                    Tried::Preen => check(device, "-p", logs),
-                    Tried::Force => check(device, "-y", logs),
-                    Tried::Replace => make_new(device, logs),
+                    Tried::Preen => check(device, "-p", patience(CHECK_PATIENCE), logs),
+                    Tried::Force => check(device, "-y", patience(CHECK_PATIENCE), logs),
+                    Tried::Replace => make_new(device, patience(REPLACE_PATIENCE), logs),
                 };
                 plan::after_remedy(tried, end)
             }
@@ -185,8 +189,8 @@ impl Mounting {
     /// The child's status is the kernel's error number, or this: mounted as small as it was. Error numbers end at 133.
     const NOT_GROWN: i32 = 255;
 
-    fn begin(device: &Path, tried: Tried) -> Self {
-        let growth = Growth::of(device, tried);
+    fn begin(device: &Path, tried: Tried, superblock: Option<Superblock>) -> Self {
+        let growth = superblock.and_then(|superblock| Growth::of(device, tried, &superblock));
         let to = growth.as_ref().map(|growth| growth.to.first);
         let child = child::start(c"init-mount", || match mount(device, ROOT, "ext4", FLAGS, Some(OPTIONS)) {
             Ok(()) if to.is_none_or(|blocks| resize(blocks).is_ok()) => 0,
@@ -197,9 +201,9 @@ impl Mounting {
     }
 
     /// Waits for it, and begins the rest of the growth.
-    fn end(self, device: &Path, logs: &mut Logs) -> MountEnd {
-        let outcome = self.child.map(|pid| match child::wait(pid, GROW_PATIENCE) {
-            Outcome::Running(pid) if !is_mounted() => child::wait(pid, MOUNT_PATIENCE),
+    fn end(self, device: &Path, patience: Patience<'_>, logs: &mut Logs) -> MountEnd {
+        let outcome = self.child.map(|pid| match child::wait(pid, Patience::short(GROW_PATIENCE)) {
+            Outcome::Running(pid) if !is_mounted() => child::wait(pid, patience),
             outcome => outcome,
         });
         let name = device.display();
@@ -220,7 +224,11 @@ impl Mounting {
         }
         if let Some(growth) = self.growth {
             logs.event(format_args!("data={name} grow_to_blocks={} result=\"{outcome:?}\"", growth.to.first));
-            growth.finish(device, logs);
+            let first = match outcome {
+                Ok(Outcome::Running(pid)) => Some(pid),
+                _ => None,
+            };
+            growth.finish(first, device, logs);
         }
         MountEnd::Mounted
     }
@@ -233,11 +241,11 @@ fn is_mounted() -> bool {
 }
 
 /// e2fsck's exit status is a sum (e2fsck(8)): 1 and 2 are errors that were corrected, 4 and above are worse.
-fn check(device: &Path, how: &str, logs: &mut Logs) -> RemedyEnd {
+fn check(device: &Path, how: &str, patience: Patience<'_>, logs: &mut Logs) -> RemedyEnd {
     const CORRECTED: i32 = 1 | 2;
     let name = device.to_string_lossy();
     // -f: the kernel's word that all is well is what is in doubt.
-    let result = child::run(&[E2FSCK, "-f", how, &name], CHECK_PATIENCE);
+    let result = child::run(&[E2FSCK, "-f", how, &name], patience);
     logs.event(format_args!("data={name} check={how} result=\"{result:?}\""));
     match result {
         Ok((Outcome::Ended(status), _)) if status & !CORRECTED == 0 => RemedyEnd::Sound,
@@ -246,11 +254,9 @@ fn check(device: &Path, how: &str, logs: &mut Logs) -> RemedyEnd {
     }
 }
 
-fn make_new(device: &Path, logs: &mut Logs) -> RemedyEnd {
+fn make_new(device: &Path, patience: Patience<'_>, logs: &mut Logs) -> RemedyEnd {
     let done = size(device).and_then(|bytes| {
-        child::work(c"init-data", REPLACE_PATIENCE, || {
-            i32::from(replace::replace(device, Path::new(SEED), bytes).is_err())
-        })
+        child::work(c"init-data", patience, || i32::from(replace::replace(device, Path::new(SEED), bytes).is_err()))
     });
     logs.event(format_args!("data={} made=new result=\"{done:?}\"", device.display()));
     if matches!(done, Ok(Outcome::Ended(0))) { RemedyEnd::Sound } else { RemedyEnd::NotTried }
@@ -265,32 +271,32 @@ struct Growth {
 
 impl Growth {
     /// None if it fills its partition.
-    fn of(device: &Path, tried: Tried) -> Option<Self> {
-        let superblock = read_superblock(device).ok().flatten()?;
+    fn of(device: &Path, tried: Tried, superblock: &Superblock) -> Option<Self> {
         let bytes = size(device).ok()?;
         let aside = match tried {
             Tried::Replace => fs::metadata(SEED).ok().and_then(|seed| replace::aside(seed.len(), bytes)),
             _ => None,
         };
-        let to = plan::Growth::of(&superblock, bytes, aside.map(|(offset, _)| offset))?;
+        let to = plan::Growth::of(superblock, bytes, aside.map(|(offset, _)| offset))?;
         Some(Self { to, aside })
     }
 
-    /// Puts what was set aside into the file system, and grows it to the end.
-    fn finish(self, device: &Path, logs: &mut Logs) {
+    /// Puts what was set aside into the file system, and grows it to the end, after the first step: the kernel refuses
+    /// a second one meanwhile.
+    fn finish(self, first_step: Option<Pid>, device: &Path, logs: &mut Logs) {
         let plan::Growth { first, room, most } = self.to;
         if first == most {
             return;
         }
         // Nothing waits for it; should it fail or the power go, the file is missing, or the next boot goes on.
-        let outcome = child::work(c"init-grow", Duration::ZERO, || {
+        let child = child::start_after(first_step, c"init-grow", || {
             let keep = |aside| resize(room).is_ok() && replace::keep(device, aside, Path::new(SET_ASIDE)).is_ok();
             let kept = self.aside.is_none_or(keep);
             i32::from(resize(most).is_err() || !kept)
         });
         let aside = self.aside.map(|_| format!(" set_aside={SET_ASIDE}/head")).unwrap_or_default();
         let name = device.display();
-        logs.event(format_args!("data={name} grow_to_blocks={most}{aside} result=\"{outcome:?}\""));
+        logs.event(format_args!("data={name} grow_to_blocks={most}{aside} child=\"{child:?}\""));
     }
 }
 

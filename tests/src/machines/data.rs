@@ -4,12 +4,15 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use perigee_core::control::DataOrigin;
+use perigee_core::watchdog::WINDOW;
 use perigee_image::build::Arch;
 use perigee_image::disk::{DISK_BYTES, layout};
 use perigee_image::gpt::{self, Guid, Partition};
+use perigee_qemu::Machine;
 
 use crate::card::{Card, OWNER, partition};
 use crate::lab::{Lab, Rig};
@@ -20,6 +23,13 @@ const DATA: &str = "data";
 const CHUNK_BYTES: usize = 1 << 20;
 /// Blocks left free, so that the files' own metadata has room: 1 MiB, well below what anything can work with.
 const SPARE_BLOCKS: u64 = 256;
+
+/// A card that hardly writes.
+const GROWTH_BYTES_PER_S: u64 = 4096;
+/// The journal's 4 MiB take 85 s.
+const CHECK_BYTES_PER_S: u64 = 48 << 10;
+/// For what takes a minute or two on such a card.
+const SLOW_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What happened to the data partition before the node boots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +58,9 @@ impl Damage {
 /// Boots nodes with damaged data partitions: each comes up, and says what it did.
 pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
     let card = Card::new(lab, arch, "data")?;
+    if arch == Arch::X86_64 {
+        checks.check("slow", || slow(lab, arch))?;
+    }
     checks.check("mendable", || keep(&card, life(lab, arch, &card, Damage::Mendable)?))?;
     // A card fills up in use: images are imported by then, etcd has its logs, PID 1 its reserve.
     checks.check("full", || life(lab, arch, &card, Damage::Full).map(drop))?;
@@ -57,10 +70,40 @@ pub fn run(lab: &mut Lab, arch: Arch, checks: &mut Checks) -> Result<()> {
     checks.check("missing", || life(lab, arch, &card, Damage::Missing).map(drop))
 }
 
+/// A card that writes a page a second while its file system grows: the services do not wait for it, and it grows to its
+/// end all the same.
+fn slow(lab: &mut Lab, arch: Arch) -> Result<()> {
+    let mut rig = lab.rig_off(arch, "data", |_| Ok(()))?;
+    rig.cluster.power_on(0)?;
+    let machine = rig.cluster.machine(0)?;
+    machine.limit_writes(GROWTH_BYTES_PER_S)?;
+    let line = machine.console().wait_for(0, "grow_to_blocks=", SLOW_TIMEOUT)?;
+    ensure!(line.text.contains("Running"), "the card was not slow: {}", line.text);
+    machine.limit_writes(0)?;
+    let whole = partition(DATA)?.length;
+    rig.wait("data is as large as its partition", SLOW_TIMEOUT, |rig| {
+        let data = rig.status(0)?.data;
+        ensure!(data.size_bytes > whole / 10 * 9, "{} of {whole} bytes", data.size_bytes);
+        Ok(())
+    })
+}
+
+/// A check that writes the journal anew takes longer on a slow card than the watchdog waits: no reset cuts it short, or it
+/// would never come to its end.
+fn outlast_the_watchdog(machine: &mut Machine) -> Result<()> {
+    machine.limit_writes(CHECK_BYTES_PER_S)?;
+    machine.console().wait_for(0, "mount=failed", SLOW_TIMEOUT)?;
+    let begin = Instant::now();
+    machine.console().wait_for(0, "check=", SLOW_TIMEOUT)?;
+    machine.limit_writes(0)?;
+    ensure!(begin.elapsed() > WINDOW, "the check was over after {:?}: no watchdog would have bitten", begin.elapsed());
+    Ok(())
+}
+
 /// Damages the card, and lets a node live on a copy of it until that is up.
 fn life(lab: &mut Lab, arch: Arch, card: &Card, damage: Damage) -> Result<Rig> {
     apply(damage, card).with_context(|| format!("damage {}", card.path().display()))?;
-    let mut rig = lab.rig(arch, "data", |plan| {
+    let mut rig = lab.rig_off(arch, "data", |plan| {
         card.insert(plan);
         if damage == Damage::Missing {
             // Everything that would be on the card is in memory.
@@ -68,6 +111,11 @@ fn life(lab: &mut Lab, arch: Arch, card: &Card, damage: Damage) -> Result<Rig> {
         }
         Ok(())
     })?;
+    rig.cluster.power_on(0)?;
+    // What counts the time is the same on both.
+    if arch == Arch::X86_64 && damage == Damage::Mendable {
+        outlast_the_watchdog(rig.cluster.machine(0)?)?;
+    }
     let status = rig.wait_writers()?;
     let origin = status.data.origin;
     ensure!(origin == damage.expected(), "expected {:?}, the node says {:?}", damage.expected(), status.data);
