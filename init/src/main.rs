@@ -121,7 +121,7 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     // First: the card works while everything else is done.
     let begun = data::Begun::new(&mut partitions, &mut logs);
     laps.lap("partition");
-    mounts::mount_others(&mut logs);
+    mounts::mount_next(&mut logs);
     logs.open_console();
     // Nothing before this takes long enough for the loader's window.
     let device = watchdog::Device::open(&mut logs);
@@ -157,15 +157,16 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     let mut services = Services::new(variables, roles, &poller, &mut logs)?;
     laps.lap("services");
     let data = Data::mount(begun, device.as_ref(), &mut logs);
+    laps.lap("data");
+    services.handle(sys::now(), Event::Boot, &poller, &mut logs);
+    laps.lap("first");
+    // No service needs to wait for this.
+    mounts::mount_last(&mut logs);
     if data.is_kept()
         && let Err(error) = logs.start_writer(Path::new(data::LOG))
     {
         logs.event(format_args!("log_writer=none error=\"{error}\""));
     }
-    laps.lap("data");
-    services.handle(sys::now(), Event::Boot, &poller, &mut logs);
-    laps.lap("first");
-    // No service needs to wait for this.
     let command_line = line("/proc/cmdline");
     let mut boot_state = BootState::read(&command_line, &mut partitions, &mut logs);
     if let Some(boot_state) = &mut boot_state {

@@ -16,8 +16,8 @@ struct Mount {
 /// No device files, no setuid programs, no programs at all.
 const DATA_ONLY: MountFlags = MountFlags::NODEV.union(MountFlags::NOSUID).union(MountFlags::NOEXEC);
 
-/// What everything else is done with. In this order, and before [`OTHERS`]: later ones are inside earlier ones. The
-/// targets are folders of the image or of an earlier mount.
+/// What everything else is done with. In this order, as are [`NEXT`] and [`LAST`] after it: later ones are inside
+/// earlier ones. The targets are folders of the image or of an earlier mount.
 const FIRST: &[Mount] = &[
     Mount { target: "/proc", kind: "proc", flags: DATA_ONLY, options: "" },
     Mount { target: "/sys", kind: "sysfs", flags: DATA_ONLY, options: "" },
@@ -25,17 +25,8 @@ const FIRST: &[Mount] = &[
     Mount { target: "/dev", kind: "devtmpfs", flags: MountFlags::NOSUID, options: "mode=755" },
 ];
 
-/// What services and pods expect.
-const OTHERS: &[Mount] = &[
-    Mount {
-        target: "/dev/pts",
-        kind: "devpts",
-        flags: MountFlags::NOSUID.union(MountFlags::NOEXEC),
-        options: "mode=620,ptmxmode=666,gid=5",
-    },
-    // Each tmpfs could fill the memory of the node; together they cannot fill half of it.
-    Mount { target: "/dev/shm", kind: "tmpfs", flags: DATA_ONLY, options: "mode=1777,size=10%" },
-    Mount { target: "/dev/mqueue", kind: "mqueue", flags: DATA_ONLY, options: "" },
+/// What services are started in. Each tmpfs could fill the memory of the node; together they cannot fill half of it.
+const NEXT: &[Mount] = &[
     // runc keeps an executable of itself below /run: no NOEXEC.
     Mount {
         target: "/run",
@@ -51,6 +42,18 @@ const OTHERS: &[Mount] = &[
         // Not memory_recursiveprot: memory.low protects the services that ask for it, not all of them.
         options: "nsdelegate",
     },
+];
+
+/// What only pods, and PID 1 itself later on, look for.
+const LAST: &[Mount] = &[
+    Mount {
+        target: "/dev/pts",
+        kind: "devpts",
+        flags: MountFlags::NOSUID.union(MountFlags::NOEXEC),
+        options: "mode=620,ptmxmode=666,gid=5",
+    },
+    Mount { target: "/dev/shm", kind: "tmpfs", flags: DATA_ONLY, options: "mode=1777,size=10%" },
+    Mount { target: "/dev/mqueue", kind: "mqueue", flags: DATA_ONLY, options: "" },
     Mount { target: "/sys/fs/bpf", kind: "bpf", flags: DATA_ONLY, options: "mode=700" },
     Mount { target: "/sys/fs/pstore", kind: "pstore", flags: DATA_ONLY, options: "" },
     Mount { target: "/sys/kernel/security", kind: "securityfs", flags: DATA_ONLY, options: "" },
@@ -61,13 +64,19 @@ pub fn mount_first(logs: &mut Logs) {
     mount_each(FIRST, logs);
 }
 
-/// Mounts the others.
-pub fn mount_others(logs: &mut Logs) {
-    mount_each(OTHERS, logs);
-    // kubelet's and containerd's mounts must be seen in each other's and in the pods' namespaces.
+/// Mounts what services need from their first instruction on.
+pub fn mount_next(logs: &mut Logs) {
+    mount_each(NEXT, logs);
+    // kubelet's and containerd's mounts must be seen in each other's and in the pods' namespaces, and so must what is
+    // mounted from now on: it is shared as what it is mounted on.
     if let Err(error) = mount_change("/", MountPropagationFlags::SHARED | MountPropagationFlags::REC) {
         logs.event(format_args!("mount=/ propagation=shared error=\"{error}\""));
     }
+}
+
+/// Mounts the rest, which no service waits for.
+pub fn mount_last(logs: &mut Logs) {
+    mount_each(LAST, logs);
 }
 
 /// One that cannot be mounted is an event, not an end: the services that need it say so.
@@ -89,7 +98,7 @@ mod tests {
     use super::*;
 
     fn all() -> Vec<&'static Mount> {
-        FIRST.iter().chain(OTHERS).collect()
+        FIRST.iter().chain(NEXT).chain(LAST).collect()
     }
 
     #[test]

@@ -27,11 +27,12 @@ pub enum Move {
 }
 
 /// Decides by whether it is there and how much is free. Its room is given away before the services start only: what
-/// fills the disk while they run would take it, too, and the next boot would have none.
+/// fills the disk while they run would take it, too, and the next boot would have none. It is taken while they run only:
+/// no start waits for it.
 pub fn decide(starting: bool, present: bool, free_bytes: u64) -> Move {
     match present {
         true if starting && free_bytes < TOO_LITTLE => Move::Free,
-        false if free_bytes >= BYTES + PLENTY => Move::Make,
+        false if !starting && free_bytes >= BYTES + PLENTY => Move::Make,
         _ => Move::Keep,
     }
 }
@@ -68,11 +69,15 @@ mod tests {
 
     #[test]
     fn it_is_made_only_where_there_is_plenty() {
-        for starting in [false, true] {
-            assert_eq!(decide(starting, false, BYTES), Move::Keep);
-            assert_eq!(decide(starting, false, BYTES + PLENTY), Move::Make);
-            assert_eq!(decide(starting, true, u64::MAX), Move::Keep);
-        }
+        assert_eq!(decide(false, false, BYTES), Move::Keep);
+        assert_eq!(decide(false, false, BYTES + PLENTY), Move::Make);
+        assert_eq!(decide(false, true, u64::MAX), Move::Keep);
+    }
+
+    #[test]
+    fn no_start_waits_for_it_to_be_made() {
+        assert_eq!(decide(true, false, u64::MAX), Move::Keep);
+        assert_eq!(decide(true, true, u64::MAX), Move::Keep);
     }
 
     #[test]
