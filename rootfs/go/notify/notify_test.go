@@ -92,7 +92,7 @@ func TestASettingThatIsNoneIsRefused(t *testing.T) {
 		{"WATCHDOG_USEC", "0"}, {"WATCHDOG_USEC", "-5"}, {"WATCHDOG_USEC", "30s"}, {"WATCHDOG_USEC", "3600000001"},
 		{"WATCHDOG_USEC", "99999999999999999999"}, {"WAIT_FOR_AT_MOST_S", "3601"}, {"WAIT_FOR_AT_MOST_S", "1.5"},
 		{"GOGC_READY", "0"}, {"GOGC_READY", "off"}, {"GOMEMLIMIT_SHARE", "0"}, {"GOMEMLIMIT_SHARE", "101"},
-		{"GOMEMLIMIT_SHARE", "half"}, {"WAIT_FOR", "/run/x"}, {"WAIT_FOR", "unix:run/x"},
+		{"GOMEMLIMIT_SHARE", "half"}, {"WAIT_FOR", "/run/x"}, {"WAIT_FOR", "grpc:run/x"},
 		{"WAIT_FOR", "https:10.0.0.1:6443/readyz"},
 	} {
 		setenv(t, map[string]string{row[0]: row[1]})

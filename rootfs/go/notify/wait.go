@@ -3,6 +3,7 @@ package notify
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -12,7 +13,7 @@ import (
 // wait returns when all that WAIT_FOR names is there, so that the daemon's text is in memory and its packages are
 // initialised in parallel with what it waits for:
 //
-//	unix:/path           something accepts on the socket
+//	grpc:/path           a gRPC server on the socket says so: a stopped one accepts, too, and answers nothing
 //	file:/path           the file exists
 //	https:HOST:PORT/path a GET on this machine answers 200 (http: likewise)
 //
@@ -49,15 +50,15 @@ func (s settings) wait(ctx context.Context, log func(line string)) error {
 func waitCheck(item string) (check Check, needed bool, err error) {
 	kind, rest, _ := strings.Cut(item, ":")
 	switch kind {
-	case "unix":
-		return accepts(rest), true, absolute(rest)
+	case "grpc":
+		return serves(rest), true, absolute(rest)
 	case "file":
 		return exists(rest), true, absolute(rest)
 	case "http", "https":
 		check, err = HTTP(kind + "://" + strings.TrimPrefix(rest, "//"))
 		return check, false, err
 	}
-	return nil, false, fmt.Errorf("expected unix:, file:, http: or https:, as in unix:/run/containerd/containerd.sock")
+	return nil, false, fmt.Errorf("expected grpc:, file:, http: or https:, as in grpc:/run/containerd/containerd.sock")
 }
 
 func absolute(path string) error {
@@ -67,14 +68,37 @@ func absolute(path string) error {
 	return nil
 }
 
-func accepts(path string) Check {
+// serves is whether an HTTP/2 server's SETTINGS, its first frame, come from the socket (RFC 9113, sections 3.4 and 4.1).
+func serves(path string) Check {
+	const (
+		preface     = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+		headerBytes = 9
+		typeAt      = 3
+		settings    = 4
+	)
 	return func(ctx context.Context) error {
 		var dialer net.Dialer
 		conn, err := dialer.DialContext(ctx, "unix", path)
 		if err != nil {
 			return err
 		}
-		return conn.Close()
+		defer conn.Close()
+		if deadline, bounded := ctx.Deadline(); bounded {
+			if err := conn.SetDeadline(deadline); err != nil {
+				return err
+			}
+		}
+		if _, err := io.WriteString(conn, preface); err != nil {
+			return err
+		}
+		var header [headerBytes]byte
+		if _, err := io.ReadFull(conn, header[:]); err != nil {
+			return err
+		}
+		if header[typeAt] != settings {
+			return fmt.Errorf("%s: expected HTTP/2 SETTINGS, got a frame of type %d", path, header[typeAt])
+		}
+		return nil
 	}
 }
 

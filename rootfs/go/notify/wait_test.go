@@ -15,7 +15,7 @@ func TestWaitingEndsWhenAllIsThere(t *testing.T) {
 	socket, file := filepath.Join(folder, "socket"), filepath.Join(folder, "file")
 	url := serve(t, true, status(200, "ok"))
 	s := settings{
-		waitFor: []string{"unix:" + socket, "file:" + file, strings.Replace(url, "://", ":", 1), url},
+		waitFor: []string{"grpc:" + socket, "file:" + file, strings.Replace(url, "://", ":", 1), url},
 		atMost:  time.Minute,
 	}
 	made := make(chan error, 1)
@@ -23,6 +23,7 @@ func TestWaitingEndsWhenAllIsThere(t *testing.T) {
 		listener, err := net.Listen("unix", socket)
 		if err == nil {
 			t.Cleanup(func() { listener.Close() })
+			go answerEach(listener, "\x00\x00\x00\x04\x00\x00\x00\x00\x00")
 			time.Sleep(pollPeriod)
 			err = os.WriteFile(file, nil, 0o644)
 		}
@@ -45,6 +46,33 @@ func TestWaitingEndsWhenAllIsThere(t *testing.T) {
 	}
 }
 
+func TestASocketThatOnlyAcceptsIsNoServer(t *testing.T) {
+	for _, answer := range []string{"", "HTTP/1.1 400 Bad Request\r\n"} {
+		socket := filepath.Join(t.TempDir(), "socket")
+		listener, err := net.Listen("unix", socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { listener.Close() })
+		go answerEach(listener, answer)
+		if within(t.Context(), pollPeriod, serves(socket)) == nil {
+			t.Errorf("%q is an answer", answer)
+		}
+	}
+}
+
+// answerEach says answer to all that connect, and keeps them.
+func answerEach(listener net.Listener, answer string) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		conn.Write([]byte(answer))
+		defer conn.Close()
+	}
+}
+
 func TestAnAnswerIsWaitedForABoundedTime(t *testing.T) {
 	s := settings{waitFor: []string{serve(t, false, status(503, ""))}, atMost: 3 * pollPeriod}
 	var logged []string
@@ -57,7 +85,7 @@ func TestAnAnswerIsWaitedForABoundedTime(t *testing.T) {
 }
 
 func TestWhatTheDaemonNeedsIsWaitedForWithoutABound(t *testing.T) {
-	s := settings{waitFor: []string{"unix:/does/not/exist"}, atMost: pollPeriod}
+	s := settings{waitFor: []string{"grpc:/does/not/exist"}, atMost: pollPeriod}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*pollPeriod)
 	defer cancel()
 	if s.wait(ctx, func(string) {}) == nil {

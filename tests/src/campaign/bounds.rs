@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use perigee_core::control::Fault;
-use perigee_core::spec::{Health, Spec};
+use perigee_core::spec::{Health, Probe, Ready, Spec};
 
 /// PID 1's own part and the question's: a kill, a reap, a status over TLS, all of it under emulation.
 const MARGIN: Duration = Duration::from_secs(30);
@@ -24,7 +24,7 @@ pub fn recovery(specs: &[Spec], service: &str, fault: Fault) -> Option<Duration>
     Some(detection + starts + MARGIN)
 }
 
-/// Whether `service` is started after `other`, or after what is.
+/// Whether `service` needs `other` to become ready, or something that does.
 pub fn waits_for(specs: &[Spec], service: &str, other: &str) -> bool {
     with_predecessors(specs, service).iter().skip(1).any(|spec| spec.name == other)
 }
@@ -37,15 +37,21 @@ fn start(spec: &Spec) -> Duration {
 fn with_predecessors<'a>(specs: &'a [Spec], service: &str) -> Vec<&'a Spec> {
     let mut found: Vec<&Spec> = find(specs, service).into_iter().collect();
     let mut next = 0;
-    while let Some(spec) = found.get(next) {
-        for name in &spec.after {
-            if !found.iter().any(|known| known.name == *name) {
-                found.extend(find(specs, name));
+    while let Some(&spec) = found.get(next) {
+        for other in specs {
+            if !found.contains(&other) && (spec.after.contains(&other.name) || waits_inside(spec, other)) {
+                found.push(other);
             }
         }
         next += 1;
     }
     found
+}
+
+/// Whether `spec` is started beside `other` and waits for its socket by itself (`WAIT_FOR` of `rootfs/go`).
+fn waits_inside(spec: &Spec, other: &Spec) -> bool {
+    let awaited = spec.env.get("WAIT_FOR").map_or("", String::as_str);
+    matches!(&other.ready, Ready::Probe(Probe::Grpc(socket)) if awaited.split(' ').any(|one| one == format!("grpc:{socket}")))
 }
 
 fn find<'a>(specs: &'a [Spec], name: &str) -> Option<&'a Spec> {
@@ -77,6 +83,17 @@ mod tests {
         let specs = [spec("a", ""), spec("b", "after = [\"a\"]"), spec("c", "after = [\"b\"]")];
         assert!(waits_for(&specs, "c", "a") && waits_for(&specs, "c", "b"));
         assert!(!waits_for(&specs, "a", "c") && !waits_for(&specs, "a", "a"));
+    }
+
+    #[test]
+    fn it_waits_for_a_socket_that_its_program_waits_for() {
+        let specs = [
+            spec("runtime", "[ready]\ngrpc = \"/run/runtime.sock\"\n"),
+            spec("node", "env = { WAIT_FOR = \"file:/run/images grpc:/run/runtime.sock\" }\n"),
+            spec("other", "env = { WAIT_FOR = \"grpc:/run/runtime.sock.old\" }\n"),
+        ];
+        assert!(waits_for(&specs, "node", "runtime"));
+        assert!(!waits_for(&specs, "other", "runtime") && !waits_for(&specs, "runtime", "node"));
     }
 
     #[test]
