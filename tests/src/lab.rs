@@ -22,7 +22,7 @@ const MEMORY_MIB: u32 = 1024;
 /// `nice` adds this to a priority (nice(2)).
 const LOWEST_PRIORITY: i32 = 19;
 /// The service that answers us.
-const AGENT: &str = "agent";
+pub const AGENT: &str = "agent";
 /// Services that write to data.
 const WRITERS: [&str; 2] = ["containerd", "etcd"];
 /// Longest times under emulation on a host with other things to do: ten times what is usual.

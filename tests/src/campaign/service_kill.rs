@@ -10,11 +10,11 @@ use perigee_image::build::Arch;
 use perigee_image::services;
 
 use super::{Random, Tally, bounds};
-use crate::lab::{Lab, Rig, service};
+use crate::lab::{AGENT, Lab, Rig, service};
 
 /// Machines beside each other: a node that waits for a hang to be found out, or for a back-off to be over, needs no
 /// processor.
-const MACHINES: u32 = 2;
+const MACHINES: u32 = 3;
 /// Longest pause between two faults. All services may be down at the same time, so that faults meet: a hang is found out
 /// after a minute; one at a time, a thousand faults would take a day.
 const PAUSE: Duration = Duration::from_secs(4);
@@ -27,15 +27,16 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Half of them end a service and half of them hang it.
 const FAULTS: [Fault; 4] = [Fault::Kill, Fault::Kill, Fault::Stop, Fault::Freeze];
 
-/// A fault that the node has not come back from yet.
+/// A fault that the node has not come back from yet. Times are the node's own, which are as good when the agent, and with
+/// it the campaign's sight, was down meanwhile.
 struct Open {
     number: u32,
     service: String,
     fault: Fault,
     restarts: u32,
-    since: Instant,
+    since: Duration,
     /// When it has to be ready again.
-    deadline: Instant,
+    deadline: Duration,
 }
 
 /// What must not grow.
@@ -94,43 +95,49 @@ impl Lane {
         let end = self.tally.tried + faults;
         let mut open: Vec<Open> = Vec::new();
         let mut next = Instant::now();
+        let silence = bounds::recovery(specs, AGENT, Fault::Stop).context("the agent has no health check")?;
+        let mut answered = Instant::now();
         while self.tally.tried < end || !open.is_empty() {
             // An agent that is down does not answer; the others' time runs all the same.
             if let Ok(status) = self.rig.status(0) {
-                self.close(&mut open, &status);
+                answered = Instant::now();
+                self.close(&mut open, &status)?;
                 if self.tally.tried < end && Instant::now() >= next {
                     self.break_one(specs, &status, &mut open)?;
                     next = Instant::now() + self.random.time(PAUSE);
                 }
             }
             self.rig.cluster.alive()?;
-            for Open { number, service, fault, since, deadline, .. } in &open {
-                let within = deadline.duration_since(*since);
-                ensure!(Instant::now() < *deadline, "#{number} {service} {fault:?}: not ready again within {within:?}");
-            }
+            ensure!(answered.elapsed() < silence, "the agent has not answered for {silence:?}");
             std::thread::sleep(Duration::from_millis(500));
         }
         Ok(())
     }
 
-    /// Takes those out of `open` that are ready again.
-    fn close(&mut self, open: &mut Vec<Open>, status: &Status) {
-        open.retain(|fault| {
-            let back = service(status, &fault.service)
-                .is_ok_and(|now| now.restarts > fault.restarts && now.state == ServiceState::Ready);
-            if back {
+    /// Takes those out of `open` that are ready again; an error if one was not in time.
+    fn close(&mut self, open: &mut Vec<Open>, status: &Status) -> Result<()> {
+        for fault in std::mem::take(open) {
+            let now = service(status, &fault.service)?;
+            let is_back = now.restarts > fault.restarts && now.state == ServiceState::Ready;
+            let at = Duration::from_millis(if is_back { now.since_ms } else { status.now_ms });
+            let Open { number, service, fault: kind, since, deadline, .. } = &fault;
+            let within = *deadline - *since;
+            ensure!(at < *deadline, "#{number} {service} {kind:?}: not ready again within {within:?}");
+            if is_back {
                 self.tally.survived += 1;
                 self.tally.corrected += 1;
-                let Open { number, service, fault, since, .. } = fault;
-                let seconds = since.elapsed().as_secs_f64();
-                println!("campaign: {} #{number} {service} {fault:?}: ready again after {seconds:.1} s", self.name);
+                let seconds = at.saturating_sub(*since).as_secs_f64();
+                println!("campaign: {} #{number} {service} {kind:?}: ready again after {seconds:.1} s", self.name);
+            } else {
+                open.push(fault);
             }
-            !back
-        });
+        }
+        Ok(())
     }
 
     /// Breaks one daemon that is ready, if there is one that nothing waits for which is not: an API server that finds no
-    /// etcd again and again takes a minute of an emulated processor each time, and shows nothing new.
+    /// etcd again and again takes a minute of an emulated processor each time, and shows nothing new. The agent only when
+    /// there is no other: nothing can be broken without it, and the others come back meanwhile.
     fn break_one(&mut self, specs: &[Spec], status: &Status, open: &mut Vec<Open>) -> Result<()> {
         let is_broken = |name: &str| open.iter().any(|open| open.service == name);
         let (ready, others): (Vec<_>, Vec<_>) = status
@@ -138,21 +145,24 @@ impl Lane {
             .iter()
             .partition(|service| service.state == ServiceState::Ready && !is_broken(&service.name));
         let is_waited_for = |name: &str| others.iter().any(|other| bounds::waits_for(specs, &other.name, name));
-        let candidates: Vec<_> =
+        let mut candidates: Vec<_> =
             ready.into_iter().filter(|service| service.pid.is_some() && !is_waited_for(&service.name)).collect();
+        if candidates.len() > 1 {
+            candidates.retain(|service| service.name != AGENT);
+        }
         let (Some(target), Some(fault)) = (self.random.pick(&candidates), self.random.pick(&FAULTS)) else {
             return Ok(());
         };
         let bound = bounds::recovery(specs, &target.name, *fault)
             .with_context(|| format!("{}: no health check, so a hang of it is never found out", target.name))?;
-        let since = Instant::now();
+        let since = Duration::from_millis(status.now_ms);
         if let Err(error) = self.rig.fault(&target.name, *fault) {
             println!("campaign: {} {} {fault:?} was not made: {error:#}", self.name, target.name);
             return Ok(());
         }
         // What it waits for may be broken already, and has its own time.
         let before = open.iter().filter(|other| bounds::waits_for(specs, &target.name, &other.service));
-        let deadline = before.map(|other| other.deadline).fold(since, Instant::max) + bound;
+        let deadline = before.map(|other| other.deadline).fold(since, Duration::max) + bound;
         self.tally.tried += 1;
         let (number, restarts, service) = (self.tally.tried, target.restarts, target.name.clone());
         open.push(Open { number, service, fault: *fault, restarts, since, deadline });
