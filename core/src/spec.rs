@@ -40,7 +40,7 @@
 //! memory_max_mib = 96
 //! memory_low_mib = 32
 //! cpu_weight = 100
-//! cpu_weight_starting = 1000
+//! cpu_weight_starting = 1000    # until it is ready; cpu_weight, or 100, unless said
 //! pids_max = 200
 //! oom_score_adj = -500
 //! nofile = 65536
@@ -215,7 +215,7 @@ pub struct Limits {
     pub memory_low_mib: Option<u32>,
     /// cpu.weight, 1 to 10,000; 100 is the kernel's default.
     pub cpu_weight: Option<u16>,
-    /// cpu.weight until the service is ready for the first time.
+    /// cpu.weight from each start until the service is ready: the others wait for it.
     pub cpu_weight_starting: Option<u16>,
     /// pids.max.
     pub pids_max: Option<u32>,

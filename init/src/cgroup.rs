@@ -26,6 +26,8 @@ const SERVICE_CONTROLLERS: &[&str] = &["cpu", "memory", "pids"];
 const SERVICES_CPU_WEIGHT: &str = "1000";
 /// PID 1 and its log writer, twice over: never short of the pages they run on.
 const OWN_MEMORY_MIN: &str = "4194304";
+/// The kernel's (CGROUP_WEIGHT_DFL).
+pub const USUAL_CPU_WEIGHT: u16 = 100;
 /// Longest file that is read: cpu.stat.
 const LONGEST: usize = 2048;
 
@@ -97,7 +99,8 @@ impl Group {
     /// Sets a service's limits. Returns what could not be set.
     pub fn limit(&self, limits: &Limits) -> Vec<(&'static str, Errno)> {
         let mib = |mib: u32| (u64::from(mib) << 20).to_string();
-        let weight = limits.cpu_weight_starting.or(limits.cpu_weight);
+        // A weight for its starts is set at each of them.
+        let weight = limits.cpu_weight.filter(|_| limits.cpu_weight_starting.is_none());
         let wanted = [
             ("memory.max", limits.memory_max_mib.map(mib)),
             ("memory.low", limits.memory_low_mib.map(mib)),

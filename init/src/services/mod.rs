@@ -242,6 +242,9 @@ impl Services {
         // A frozen group (a drill, an operator) stays frozen over the death of all that was in it.
         let _ = group.write(FREEZE, "0");
         match spawn::spawn(spec, &self.variables, group) {
+        if let Some(weight) = spec.limits.cpu_weight_starting {
+            weigh(spec, group, weight, logs);
+        }
             Ok((pid, output)) => {
                 logs.event(format_args!("service={} state=starting pid={}", spec.name, pid.as_raw_nonzero()));
                 // An output that cannot be watched is read when the process ends.
@@ -262,15 +265,12 @@ impl Services {
         let Some(running) = self.running.get_mut(&id) else { return };
         let after = (now - running.exec_at).as_millis();
         logs.event(format_args!("service={} state=ready after_ms={after}", spec.name));
-        if running.first_ready.is_none() {
-            running.first_ready = Some(now);
-            // The head start is over.
-            if spec.limits.cpu_weight_starting.is_some()
-                && let Some(group) = &running.group
-                && let Err(error) = group.write("cpu.weight", &spec.limits.cpu_weight.unwrap_or(100).to_string())
-            {
-                logs.event(format_args!("service={} limit=cpu.weight error=\"{error}\"", spec.name));
-            }
+        running.first_ready.get_or_insert(now);
+        // The head start is over.
+        if spec.limits.cpu_weight_starting.is_some()
+            && let Some(group) = &running.group
+        {
+            weigh(spec, group, spec.limits.cpu_weight.unwrap_or(cgroup::USUAL_CPU_WEIGHT), logs);
         }
         let ready = self.graph.ids().filter(|id| self.graph.state(*id) == ServiceState::Ready).count();
         if !self.all_ready && ready == self.running.len() {
@@ -305,6 +305,12 @@ fn make_group(spec: &Spec, watch: Option<&cgroup::Watch>, logs: &mut Logs) -> Op
 }
 
 fn milliseconds(time: Duration) -> u64 {
+fn weigh(spec: &Spec, group: &Group, weight: u16, logs: &mut Logs) {
+    if let Err(error) = group.write("cpu.weight", &weight.to_string()) {
+        logs.event(format_args!("service={} limit=cpu.weight error=\"{error}\"", spec.name));
+    }
+}
+
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
