@@ -55,9 +55,7 @@ async fn run() -> Result<(), Error> {
     let mut end = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let config = Path::new("/config");
     let key = slot_key(&config.join("slot.pub"));
-    let mut node = Node::new("/run/perigee/init.sock".into(), "/".into());
-    node.updater = key.and_then(|key| updater(&node, key));
-    let node = Arc::new(node);
+    let node = Arc::new(Node::new("/run/perigee/init.sock".into(), "/".into()));
 
     let local = server::bind_unix(Path::new(SOCKET))?;
     tokio::spawn(server::serve_unix(local, Gate::new(), node.clone()));
@@ -75,8 +73,7 @@ async fn run() -> Result<(), Error> {
             let heard = UdpSocket::bind(address).await;
             let heard = heard.map_err(|source| Error::Listen { at: format!("{address} (UDP)"), source })?;
             tokio::spawn(scrub(node.clone(), key));
-            tokio::spawn(take_updates(node.clone()));
-            tokio::spawn(hear_updates(node.clone(), heard));
+            tokio::spawn(take_updates(node.clone(), key, heard));
         }
         None => event!("scrub=none updates=none reason=\"no key of who signs slots in {}\"", config.display()),
     }
@@ -103,22 +100,17 @@ async fn scrub(node: Arc<Node>, key: VerifyingKey) {
     node.scrubber.keep(key, begin()).await;
 }
 
-async fn take_updates(node: Arc<Node>) {
-    if let Some(updater) = &node.updater {
-        updater.keep(&node.scrubber).await;
-    }
-}
-
-async fn hear_updates(node: Arc<Node>, socket: UdpSocket) {
-    if let Some(updater) = &node.updater {
-        updater.hear(socket).await;
-    }
-}
-
-/// What takes updates. A data partition that cannot be read is no reason not to serve.
-fn updater(node: &Node, key: VerifyingKey) -> Option<Updater> {
-    let updater = Updater::open(Places::of_node(), key, node.pid1.clone());
-    updater.inspect_err(|error| event!("updates=none error={:?}", error.to_string())).ok()
+/// Goes on with the update that is kept, and takes others. A data partition that cannot be read is no reason not to serve.
+async fn take_updates(node: Arc<Node>, key: VerifyingKey, socket: UdpSocket) {
+    node.pid1.data_mounted().await;
+    let updater = match Updater::open(Places::of_node(), key, node.pid1.clone()) {
+        Ok(updater) => updater,
+        Err(error) => return event!("updates=none error={:?}", error.to_string()),
+    };
+    // Nobody else does.
+    let _ = node.updater.set(updater);
+    let updater = node.updater.wait().await;
+    tokio::join!(updater.keep(&node.scrubber), updater.hear(socket));
 }
 
 /// Who signs slots and updates.

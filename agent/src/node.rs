@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use perigee_core::control::{MAX_LINE_BYTES, Request, Response};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, SetOnce};
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use crate::pid1::Pid1;
 use crate::scrub::Scrubber;
@@ -15,7 +17,11 @@ use crate::{facts, processes};
 /// Answers on their way at the same time: each of two listeners has eight clients at the most, and each client one.
 const MAX_ANSWERS: u32 = 16;
 
-const NO_UPDATES: &str = "this node takes no updates: it has no key of who signs them (/config/slot.pub)";
+const NO_UPDATES: &str =
+    "this node takes no updates: it has no key of who signs them (/config/slot.pub), or its data is not mounted yet";
+
+/// How long who asks for an update right after the agent's start waits for what takes it.
+const UPDATER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where the node's parts are.
 #[derive(Debug)]
@@ -26,8 +32,8 @@ pub struct Node {
     pub root: PathBuf,
     /// Reads the slots.
     pub scrubber: Scrubber,
-    /// Takes updates; `None`: nobody is known who signs them.
-    pub updater: Option<Updater>,
+    /// Takes updates, once there is data to keep them on; never where nobody is known who signs them.
+    pub updater: SetOnce<Updater>,
     /// A place for every answer on its way.
     answers: Semaphore,
 }
@@ -37,7 +43,7 @@ impl Node {
     #[must_use]
     pub fn new(init_socket: PathBuf, root: PathBuf) -> Self {
         let (pid1, answers) = (Pid1(init_socket), Semaphore::new(MAX_ANSWERS as usize));
-        Self { pid1, root, scrubber: Scrubber::default(), updater: None, answers }
+        Self { pid1, root, scrubber: Scrubber::default(), updater: SetOnce::new(), answers }
     }
 
     /// Held from a request's end to its answer's; `None` when there is no time for another.
@@ -81,16 +87,20 @@ impl Node {
     }
 
     async fn update(&self, request: &Request) -> Response {
-        let answer = match &self.updater {
+        let answer = match self.updater().await {
             Some(updater) => updater.answer(request).await,
             None => Some(Response::Error(NO_UPDATES.to_owned())),
         };
         answer.unwrap_or_else(|| Response::Error("a piece comes with its bytes behind the request's line".to_owned()))
     }
 
+    async fn updater(&self) -> Option<&Updater> {
+        timeout(UPDATER_PATIENCE, self.updater.wait()).await.ok()
+    }
+
     /// The answer's line to a piece of an update.
     pub async fn put(&self, at: u64, bytes: Vec<u8>) -> Vec<u8> {
-        line(&match &self.updater {
+        line(&match self.updater().await {
             Some(updater) => updater.put(at, bytes).await,
             None => Response::Error(NO_UPDATES.to_owned()),
         })

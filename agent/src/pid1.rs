@@ -4,15 +4,17 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use perigee_core::control::{MAX_LINE_BYTES, Request, Response, Slots};
+use perigee_core::control::{DataOrigin, MAX_LINE_BYTES, Request, Response, Slots};
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::lines;
 
 /// PID 1 answers from memory; longer than this it is not well, and who asked should hear so.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two questions whether something has come about.
+const ASK_PERIOD: Duration = Duration::from_secs(1);
 
 /// PID 1, by its control socket.
 #[derive(Clone, Debug)]
@@ -59,6 +61,17 @@ impl Pid1 {
         match self.ask(&Request::Slots).await? {
             Response::Slots(slots) => Ok(slots),
             other => Err(Error::Refused(format!("{other:?}, expected the slots"))),
+        }
+    }
+
+    /// Returns when /data is there: of a card that is checked first, minutes after the agent.
+    pub async fn data_mounted(&self) {
+        loop {
+            match self.ask(&Request::Status).await {
+                Ok(Response::Status(status)) if status.data.origin == DataOrigin::Pending => sleep(ASK_PERIOD).await,
+                Ok(_) => return,
+                Err(_) => sleep(ASK_PERIOD).await,
+            }
         }
     }
 

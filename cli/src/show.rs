@@ -24,13 +24,15 @@ pub fn status(status: &Status) -> String {
         status.boot_id.split('-').next().unwrap_or_default(),
     );
     let origin = match status.data.origin {
+        DataOrigin::Pending => "not mounted yet: being checked or made new",
         DataOrigin::Clean => "clean",
         DataOrigin::Repaired => "repaired at this boot",
         DataOrigin::New => "new: the one before could not be repaired and was set aside",
         DataOrigin::Volatile => "VOLATILE: no data partition, all is lost with the power",
     };
     let (free, size) = (bytes(status.data.free_bytes), bytes(status.data.size_bytes));
-    let _infallible = writeln!(text, "data: {free} of {size} free, {origin}");
+    let room = if status.data.size_bytes > 0 { format!("{free} of {size} free, ") } else { String::new() };
+    let _infallible = writeln!(text, "data: {room}{origin}");
     for link in &status.links {
         let carrier = if link.carrier { "carrier" } else { "NO CARRIER" };
         let configured = if link.configured { "configured" } else { "not configured" };
@@ -302,6 +304,14 @@ kubelet                  back-off  1 m 49 s        12  183 MiB  signal 9
 ";
         assert_eq!(text, expected, "\n{text}");
         assert_fits(&text);
+    }
+
+    #[test]
+    fn data_that_is_still_checked_has_no_size() {
+        let mut node = node();
+        node.data = Data { origin: DataOrigin::Pending, size_bytes: 0, free_bytes: 0 };
+        let text = status(&node);
+        assert!(text.contains("\ndata: not mounted yet: being checked or made new\n"), "\n{text}");
     }
 
     #[test]

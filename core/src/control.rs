@@ -204,6 +204,8 @@ pub struct Data {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DataOrigin {
+    /// Not yet: it is being mounted, checked or made new.
+    Pending,
     /// Mounted as it was.
     Clean,
     /// Mounted after e2fsck mended it.

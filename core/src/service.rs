@@ -5,7 +5,7 @@
 //!
 //! | state    | what there is                | desired Running                  | desired Stopped, or Again¹            |
 //! |----------|------------------------------|----------------------------------|---------------------------------------|
-//! | Idle     | nothing                      | `after` ready, no hold: Spawn → Spawning | rests (Again: is Running now) |
+//! | Idle     | nothing                      | `after` ready, no hold, data there if it needs it: Spawn → Spawning | rests (Again: is Running now) |
 //! | Spawning | a Spawn without its answer   | waits for the answer             | waits for the answer                  |
 //! | Starting | a process, not ready         | waits; at its deadline: Kill → Killing | Signal → Stopping ²             |
 //! | Ready    | a process, ready             | waits; when it hangs: Kill → Killing   | Signal → Stopping ²             |
@@ -53,8 +53,10 @@ pub enum Exit {
 /// What happened outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// PID 1 has finished its own set-up: start what is to start.
+    /// PID 1 has finished its own set-up: start what is to start, but what needs data.
     Boot,
+    /// The data partition, or what stands for it, is mounted: start the rest.
+    DataMounted,
     /// The time that [`Graph::deadline`] named has come (or not quite: an early tick is harmless).
     Tick,
     /// The main process was started.
@@ -155,6 +157,7 @@ pub struct Graph {
     /// Every service before those that come after it.
     order: Vec<Id>,
     phase: Phase,
+    data_mounted: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -225,7 +228,7 @@ impl Graph {
                 }
             }
         }
-        Ok(Self { members, order, phase: Phase::BeforeBoot })
+        Ok(Self { members, order, phase: Phase::BeforeBoot, data_mounted: false })
     }
 
     /// Takes one event at `now` (time since the kernel's start); appends what is to be done.
@@ -236,6 +239,7 @@ impl Graph {
                     self.phase = Phase::Up { boot: now };
                 }
             }
+            Event::DataMounted => self.data_mounted = true,
             Event::Shutdown => {
                 if self.phase != Phase::Down {
                     self.phase = Phase::GoingDown;
@@ -360,7 +364,8 @@ impl Graph {
         for place in self.order.iter().map(|id| id.place()) {
             let Some(member) = self.members.get(place) else { continue };
             let held = self.held_until(member).is_some_and(|until| now < until);
-            let ready = member.after.iter().all(|&id| self.member(id).life.is_ready());
+            let ready = member.after.iter().all(|&id| self.member(id).life.is_ready())
+                && (self.data_mounted || !member.life.spec().needs_data());
             if let Some(member) = self.members.get_mut(place)
                 && !held
             {

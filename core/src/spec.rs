@@ -9,7 +9,7 @@
 //! roles = ["control-plane"]                       # absent: every node
 //! exec = ["/usr/bin/etcd", "--name=${NODE_NAME}"] # must be there; variables of the mission; `$${` is a plain `${`
 //! env = { GOGC = "50" }                           # absent: empty
-//! directories = ["/var/lib/etcd"]                 # absent: none
+//! directories = ["/var/lib/etcd"]                 # absent: none; below /data or /var: it waits for the data partition
 //! after = ["containerd"]                          # absent: none
 //! hold = { until = "kube-apiserver", at_most_s = 180 }
 //!
@@ -85,7 +85,7 @@ pub struct Spec {
     pub exec: Vec<String>,
     /// The whole environment (nothing is inherited), `${NAME}` expanded; PID 1 adds NOTIFY_SOCKET and WATCHDOG_USEC.
     pub env: BTreeMap<String, String>,
-    /// Folders made before the start, mode 0700, owned by the service's user.
+    /// Folders made before the start, mode 0700, owned by the service's user. See [`Spec::needs_data`].
     pub directories: Vec<String>,
     /// Services that must be ready before each start of this one. Names not selected on this node are ignored.
     pub after: Vec<String>,
@@ -108,6 +108,16 @@ pub struct Spec {
     pub security: Security,
     /// What is kept of its output.
     pub log: Log,
+}
+
+/// Where what lies on the data partition is seen.
+const ON_DATA: [&str; 2] = ["/data/", "/var/"];
+
+impl Spec {
+    /// Whether one of its folders lies on the data partition, so that it cannot start before that is mounted.
+    pub fn needs_data(&self) -> bool {
+        self.directories.iter().any(|folder| ON_DATA.iter().any(|data| folder.starts_with(data)))
+    }
 }
 
 /// Whether a service runs until told otherwise, or once.

@@ -88,6 +88,24 @@ fn nothing_starts_before_boot() {
 }
 
 #[test]
+fn what_has_folders_on_data_waits_for_it() {
+    let services = ["directories = [\"/var/lib/a\"]", "directories = [\"/run/b\"]", "directories = [\"/data/c\"]"];
+    let (mut node, actions) = Node::booted(&services);
+    assert_eq!(actions, [Action::Spawn(B)]);
+    assert_eq!(node.on(Event::Restart(A)), []);
+    assert_eq!(node.states(), [Shown::Waiting, Shown::Starting, Shown::Waiting]);
+    assert_eq!(node.on(Event::DataMounted), [Action::Spawn(A), Action::Spawn(C)]);
+    assert_eq!(node.on(Event::DataMounted), []);
+}
+
+#[test]
+fn data_alone_starts_nothing() {
+    let mut node = Node::new(&["directories = [\"/var/lib/a\"]"]);
+    assert_eq!(node.on(Event::DataMounted), []);
+    assert_eq!(node.on(Event::Boot), [Action::Spawn(A)]);
+}
+
+#[test]
 fn services_of_other_roles_are_not_there_and_nobody_waits_for_them() {
     let (node, actions) =
         Node::booted(&["roles = [\"control-plane\"]", "after = [\"a\"]", "hold = { until = \"a\", at_most_s = 9 }"]);
@@ -301,7 +319,7 @@ fn a_shutdown_goes_backwards_and_ends_once() {
     // It does not end, it does not die: it is left behind.
     assert_eq!(node.wait(10_000), [Action::Note(A, Note::NotEndedInTime), Action::Kill(A)]);
     assert_eq!(node.wait(5_000), [Action::Note(A, Note::NotKilledInTime), Action::Down]);
-    for event in [Event::Shutdown, Event::Restart(A), Event::Boot, Event::Tick, Event::Empty(A)] {
+    for event in [Event::Shutdown, Event::Restart(A), Event::Boot, Event::DataMounted, Event::Tick, Event::Empty(A)] {
         assert_eq!(node.on(event), []);
     }
 }

@@ -138,31 +138,40 @@ pub fn path_of(service: &str) -> PathBuf {
     Path::new(SERVICES).join(service)
 }
 
-/// Makes the groups that are always there, moves PID 1 into its own (a group with children cannot hold processes and
-/// controllers both), and turns the controllers on.
+/// Makes the group that the services' are in, and turns the controllers on. PID 1 and what it has begun (the data
+/// partition's mount) are in the root: whoever starts now gets the processor when those have no use for it.
 pub fn prepare(logs: &mut Logs) {
-    let mut make = |path: &str| {
-        Group::make(Path::new(path))
-            .inspect_err(|error| logs.event(format_args!("cgroup={path} error=\"{error}\"")))
-            .ok()
-    };
-    make(SHIMS);
-    let [Some(root), Some(services), Some(own)] = [make(ROOT), make(SERVICES), make(OWN)] else { return };
-    let mut set = |group: &Group, file: &str, value: &str| {
-        if let Err(error) = group.write(file, value) {
-            logs.event(format_args!("cgroup_file={file} value={value} error=\"{error}\""));
-        }
-    };
-    set(&own, "cgroup.procs", "0");
+    let (Some(root), Some(services)) = (make(ROOT, logs), make(SERVICES, logs)) else { return };
     let there = root.read("cgroup.controllers").unwrap_or_default();
     // One write for all: each waits until every processor has seen it (RCU).
-    set(&root, "cgroup.subtree_control", &enable(POD_CONTROLLERS, &there));
-    set(&services, "cgroup.subtree_control", &enable(SERVICE_CONTROLLERS, &there));
-    set(&services, "cpu.weight", SERVICES_CPU_WEIGHT);
+    set(&root, "cgroup.subtree_control", &enable(POD_CONTROLLERS, &there), logs);
+    set(&services, "cgroup.subtree_control", &enable(SERVICE_CONTROLLERS, &there), logs);
+    set(&services, "cpu.weight", "1", logs);
     // What is asked for below must be granted here first.
-    set(&services, "memory.low", "max");
-    set(&services, "memory.min", OWN_MEMORY_MIN);
-    set(&own, "memory.min", OWN_MEMORY_MIN);
+    set(&services, "memory.low", "max", logs);
+    set(&services, "memory.min", OWN_MEMORY_MIN, logs);
+}
+
+/// Makes the other groups that are always there, moves PID 1 into its own, and puts services before pods.
+pub fn settle(logs: &mut Logs) {
+    make(SHIMS, logs);
+    if let Some(services) = make(SERVICES, logs) {
+        set(&services, "cpu.weight", SERVICES_CPU_WEIGHT, logs);
+    }
+    if let Some(own) = make(OWN, logs) {
+        set(&own, "cgroup.procs", "0", logs);
+        set(&own, "memory.min", OWN_MEMORY_MIN, logs);
+    }
+}
+
+fn make(path: &str, logs: &mut Logs) -> Option<Group> {
+    Group::make(Path::new(path)).inspect_err(|error| logs.event(format_args!("cgroup={path} error=\"{error}\""))).ok()
+}
+
+fn set(group: &Group, file: &str, value: &str, logs: &mut Logs) {
+    if let Err(error) = group.write(file, value) {
+        logs.event(format_args!("cgroup_file={file} value={value} error=\"{error}\""));
+    }
 }
 
 /// What turns on those of `wanted` that the kernel has.

@@ -28,7 +28,6 @@ mod vitals;
 mod watchdog;
 
 use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -37,7 +36,6 @@ use rustix::process::{Resource, Rlimit, getpid, setrlimit};
 use rustix::system::{RebootCommand, reboot, sethostname};
 
 use block::Partitions;
-use boot_state::BootState;
 use control::Control;
 use data::Data;
 use haste::Haste;
@@ -47,13 +45,15 @@ use notify::Notify;
 use poller::{Poller, Source};
 use services::Services;
 use shutdown::Goal;
-use supervisor::{Identity, Supervisor};
+use supervisor::{Identity, Late, Supervisor};
 use vitals::Vitals;
 
 /// Open files: what services and containers may raise theirs to (the kernel's own bound, fs.nr_open).
 const MOST_FILES: u64 = 1 << 20;
 /// Open files of who does not raise it.
 const FILES: u64 = 1 << 16;
+/// How long what no service waits for waits for the data partition, after which the services need the processor.
+const LATE: Duration = Duration::from_secs(2);
 
 /// Why PID 1 cannot begin. Each is the kernel out of memory at boot: the cure is another boot.
 #[derive(Debug, thiserror::Error)]
@@ -119,7 +119,7 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     let mut partitions = Partitions::default();
     laps.lap("mounts");
     // First: the card works while everything else is done.
-    let begun = data::Begun::new(&mut partitions, &mut logs);
+    let data = Data::begin(&mut partitions, &poller, &mut logs);
     laps.lap("partition");
     mounts::mount_next(&mut logs);
     logs.open_console();
@@ -132,8 +132,6 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     let _ = reboot(RebootCommand::CadOff);
     cgroup::prepare(&mut logs);
     laps.lap("cgroups");
-    sysctl::set_all(&mut logs);
-    laps.lap("sysctls");
 
     let config = config::load(&mut partitions, &mut logs);
     if config.is_none() {
@@ -144,9 +142,6 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
         logs.event(format_args!("hostname={node} error=\"{error}\""));
     }
     laps.lap("config");
-    // Before the services: the kernel configures cards while the rest of this is done.
-    let network = watched(Network::new(config.as_ref()), &poller, Source::Network, "network", &mut logs);
-    laps.lap("network");
     if let Err(error) = fs::create_dir("/run/perigee") {
         logs.event(format_args!("folder=/run/perigee error=\"{error}\""));
     }
@@ -156,25 +151,17 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     let roles = config.as_ref().map(|config| config.node.roles.as_slice()).unwrap_or_default();
     let mut services = Services::new(variables, roles, &poller, &mut logs)?;
     laps.lap("services");
-    let data = Data::mount(begun, device.as_ref(), &mut logs);
-    laps.lap("data");
     services.handle(sys::now(), Event::Boot, &poller, &mut logs);
     laps.lap("first");
-    // No service needs to wait for this.
-    mounts::mount_last(&mut logs);
-    if data.is_kept()
-        && let Err(error) = logs.start_writer(Path::new(data::LOG))
-    {
-        logs.event(format_args!("log_writer=none error=\"{error}\""));
-    }
-    let command_line = line("/proc/cmdline");
-    let mut boot_state = BootState::read(&command_line, &mut partitions, &mut logs);
-    if let Some(boot_state) = &mut boot_state {
-        pstore::explain(boot_state, &mut logs);
-    }
-    laps.lap("boot_state");
+    // Those that run now load their programs, and the others wait for data.
+    sysctl::set_network(&mut logs);
+    laps.lap("sysctls");
+    let network = watched(Network::new(config.as_ref()), &poller, Source::Network, "network", &mut logs);
+    laps.lap("network");
     logs.event(format_args!("init=set-up{}", laps.text));
-    let vitals = Vitals::new(device, boot_state.as_ref().map(BootState::slot), &command_line, sys::now());
+    let command_line = line("/proc/cmdline");
+    let vitals = Vitals::new(device, &command_line, sys::now());
+    let late = Late { partitions, command_line, at: sys::now() + LATE };
     let identity = Identity { node, version, boot_id: line("/proc/sys/kernel/random/boot_id"), started };
     Ok(Supervisor {
         poller,
@@ -185,12 +172,13 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
         notify,
         control,
         data,
-        boot_state,
+        boot_state: None,
         vitals,
         identity,
         shutdown: None,
         storage: None,
         haste: Some(haste),
+        late: Some(late),
         watch_at: sys::now(),
         writer_at: None,
     })

@@ -31,6 +31,8 @@ pub enum Source {
     Probe(Id),
     /// A service's output.
     Output(Id),
+    /// The output of a check of the data partition.
+    Check,
 }
 
 impl Source {
@@ -45,6 +47,7 @@ impl Source {
             Self::Client(slot) => (5, slot),
             Self::Probe(Id(id)) => (6, id),
             Self::Output(Id(id)) => (7, id),
+            Self::Check => (8, 0),
         };
         EventData::new_u64(kind << 16 | u64::from(index))
     }
@@ -61,6 +64,7 @@ impl Source {
             5 => Self::Client(index),
             6 => Self::Probe(Id(index)),
             7 => Self::Output(Id(index)),
+            8 => Self::Check,
             _ => return None,
         })
     }
@@ -122,6 +126,7 @@ mod tests {
             Source::Client(7),
             Source::Probe(Id(u16::MAX)),
             Source::Output(Id(300)),
+            Source::Check,
         ] {
             assert_eq!(Source::from_data(source.to_data()), Some(source));
         }

@@ -12,18 +12,23 @@ use rustix::fd::OwnedFd;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
 use rustix::system::{RebootCommand, reboot};
 
+use crate::block::Partitions;
 use crate::boot_state::BootState;
+use crate::cgroup;
 use crate::control::Control;
 use crate::data::{self, Data, Health};
 use crate::haste::Haste;
 use crate::logs::Logs;
+use crate::mounts;
 use crate::network::Network;
 use crate::notify::Notify;
 use crate::poller::{Poller, Source};
+use crate::pstore;
 use crate::services::Services;
 use crate::shutdown::{self, Goal, Phase, Shutdown};
 use crate::sys;
 use crate::sys::signals::{self, Heard};
+use crate::sysctl;
 use crate::vitals::Vitals;
 
 /// Between two looks at the data partition and at what was dropped.
@@ -51,6 +56,16 @@ pub struct Identity {
     pub boot_id: String,
     /// When PID 1 started.
     pub started: Duration,
+}
+
+/// The part of the start that no service waits for.
+pub struct Late {
+    /// What was found of them.
+    pub partitions: Partitions,
+    /// The kernel's.
+    pub command_line: String,
+    /// When it is done at the latest; before, as soon as all that can start has started.
+    pub at: Duration,
 }
 
 /// Everything that the loop looks after.
@@ -83,6 +98,8 @@ pub struct Supervisor {
     pub storage: Option<Pid>,
     /// Until the node is ready.
     pub haste: Option<Haste>,
+    /// Until it is done.
+    pub late: Option<Late>,
     /// The next look at the data partition.
     pub watch_at: Duration,
     /// The next start of the log writer.
@@ -116,8 +133,10 @@ impl Supervisor {
         let control = self.control.as_ref().and_then(Control::deadline);
         let network = self.network.as_ref().and_then(Network::deadline);
         let haste = self.haste.as_ref().map(Haste::deadline);
-        let vitals = Some(self.vitals.deadline());
-        [self.services.deadline(), control, network, shutdown, haste, vitals, self.writer_at, Some(self.watch_at)]
+        let late = self.late.as_ref().map(|late| late.at);
+        let (data, vitals) = (self.data.deadline(), Some(self.vitals.deadline()));
+        let services = self.services.deadline();
+        [services, data, late, control, network, shutdown, haste, vitals, self.writer_at, Some(self.watch_at)]
             .into_iter()
             .flatten()
             .min()
@@ -152,13 +171,16 @@ impl Supervisor {
             Source::Output(id) => {
                 self.services.read_output(id, &mut self.logs);
             }
+            Source::Check => self.data.readable(),
         }
     }
 
     /// Waits for every child that has ended: services, helpers, and orphans that became PID 1's.
     fn reap(&mut self, now: Duration) {
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            if self.services.ended(now, pid, exit(status), &self.poller, &mut self.logs) {
+            if self.services.ended(now, pid, exit(status), &self.poller, &mut self.logs)
+                || self.data.ended(pid, exit(status), &self.poller, &mut self.logs)
+            {
                 continue;
             }
             if self.logs.writer_ended(pid) {
@@ -323,6 +345,12 @@ impl Supervisor {
         if let Some(control) = &mut self.control {
             control.expire(now);
         }
+        if self.shutdown.is_none() && self.data.tick(now, &mut self.logs) {
+            self.begin_with_data(now);
+        }
+        if self.late.as_ref().is_some_and(|late| late.at <= now) {
+            self.finish_start();
+        }
         if self.writer_at.is_some_and(|at| at <= now) {
             self.writer_at = None;
             if let Err(error) = self.logs.start_writer(Path::new(data::LOG)) {
@@ -341,6 +369,29 @@ impl Supervisor {
             self.watch(now);
         }
         self.advance_shutdown(now);
+    }
+
+    /// /data and /var are there.
+    fn begin_with_data(&mut self, now: Duration) {
+        self.tell(Event::DataMounted);
+        self.finish_start();
+        self.vitals.begin(self.boot_state.as_ref().map(BootState::slot), now);
+        if self.data.is_kept() {
+            self.writer_at = Some(now);
+        }
+        self.watch_at = now;
+    }
+
+    /// Does what is left of the start.
+    fn finish_start(&mut self) {
+        let Some(Late { mut partitions, command_line, .. }) = self.late.take() else { return };
+        cgroup::settle(&mut self.logs);
+        sysctl::set_others(&mut self.logs);
+        mounts::mount_last(&mut self.logs);
+        self.boot_state = BootState::read(&command_line, &mut partitions, &mut self.logs);
+        if let Some(boot_state) = &mut self.boot_state {
+            pstore::explain(boot_state, &mut self.logs);
+        }
     }
 
     /// Nobody told golden what to do for as long as it waits for that: the others get another try.
@@ -403,6 +454,9 @@ impl Supervisor {
         if self.shutdown.is_none() {
             let now = sys::now();
             self.logs.event(format_args!("shutdown={goal:?} cause={cause} reason=\"{words}\""));
+            self.data.abandon(&mut self.logs);
+            // The boot state has to learn of it.
+            self.finish_start();
             self.shutdown = Some(Shutdown::new(goal, now));
             self.vitals.end(now);
             let uptime_s = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);

@@ -66,9 +66,23 @@ const SETTINGS: &[Setting] = &[
     set("fs/protected_regular", "2"),
 ];
 
-/// Sets all of them. What this kernel does not have is passed over; what it refuses is an event.
-pub fn set_all(logs: &mut Logs) {
-    for Setting { path, value } in SETTINGS {
+/// Sets the network's, for cards to find when they come up.
+pub fn set_network(logs: &mut Logs) {
+    set_those(is_network, logs);
+}
+
+/// Sets the others.
+pub fn set_others(logs: &mut Logs) {
+    set_those(|path| !is_network(path), logs);
+}
+
+fn is_network(path: &str) -> bool {
+    path.starts_with("net/")
+}
+
+/// What this kernel does not have is passed over; what it refuses is an event.
+fn set_those(wanted: impl Fn(&str) -> bool, logs: &mut Logs) {
+    for Setting { path, value } in SETTINGS.iter().filter(|setting| wanted(setting.path)) {
         for path in expand(Path::new(ROOT), path) {
             match fs::write(&path, value) {
                 Ok(()) => {}

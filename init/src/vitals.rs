@@ -36,26 +36,34 @@ const BLOCK: [u8; 4096] = [0; 4096];
 /// The vitals and the device that they keep quiet.
 pub struct Vitals {
     device: Option<Device>,
+    times: Times,
     watchdog: Watchdog,
     of_services: Vec<Vital>,
     stroke_at: Duration,
-    write_at: Duration,
+    write_at: Option<Duration>,
     writer: Option<(Pid, Duration)>,
 }
 
 impl Vitals {
-    /// Begins to watch.
-    pub fn new(device: Option<Device>, slot: Option<Slot>, command_line: &str, now: Duration) -> Self {
+    /// Nothing is vital yet: PID 1's own loop is all that strokes.
+    pub fn new(device: Option<Device>, command_line: &str, now: Duration) -> Self {
+        let times = TIMES.with(command_line);
+        let watchdog = Watchdog::new(&[], times, now);
+        Self { device, times, watchdog, of_services: Vec::new(), stroke_at: now, write_at: None, writer: None }
+    }
+
+    /// Begins to watch, as what the services need is there.
+    pub fn begin(&mut self, slot: Option<Slot>, now: Duration) {
         let vitals = if slot == Some(Slot::Golden) { &Vital::GOLDEN[..] } else { &Vital::ALL[..] };
-        let of_services = vitals.iter().copied().filter(|vital| vital.service().is_some()).collect();
-        let watchdog = Watchdog::new(vitals, TIMES.with(command_line), now);
-        Self { device, watchdog, of_services, stroke_at: now, write_at: now, writer: None }
+        self.of_services = vitals.iter().copied().filter(|vital| vital.service().is_some()).collect();
+        self.watchdog = Watchdog::new(vitals, self.times, now);
+        self.write_at = Some(now);
     }
 
     /// When [`Self::tick`] has something to do.
     pub fn deadline(&self) -> Duration {
         let watchdog = self.watchdog.next_deadline().unwrap_or(Duration::MAX);
-        let writer = self.writer.map_or(self.write_at, |(_, until)| until);
+        let writer = self.writer.map(|(_, until)| until).or(self.write_at).unwrap_or(Duration::MAX);
         self.stroke_at.min(watchdog).min(writer)
     }
 
@@ -71,8 +79,8 @@ impl Vitals {
                 // It is asked again when the write has ended, which it must first.
                 self.writer = self.writer.map(|(pid, _)| (pid, now + WRITE_PATIENCE));
             }
-            None if self.write_at <= now => {
-                self.write_at = now + WRITE_PERIOD;
+            None if self.write_at.is_some_and(|at| at <= now) => {
+                self.write_at = Some(now + WRITE_PERIOD);
                 match sys::process::helper(c"init-vital", None, write) {
                     Ok(pid) => self.writer = Some((pid, now + WRITE_PATIENCE)),
                     Err(_) => self.watchdog.report(Vital::Data, false, now),

@@ -18,19 +18,13 @@ pub const STROKE_PERIOD: Duration = Duration::from_secs(10);
 /// An open watchdog. It is never closed in peace: the kernel would take that for a hang, and it would be one.
 pub struct Device(OwnedFd);
 
-impl From<OwnedFd> for Device {
-    fn from(open: OwnedFd) -> Self {
-        Self(open)
-    }
-}
-
 impl Device {
     /// Takes the watchdog over, without a gap: opening it is a stroke. A board without one is watched by nobody.
     pub fn open(logs: &mut Logs) -> Option<Self> {
         let flags = OFlags::CLOEXEC.bits().cast_signed();
         let file = OpenOptions::new().write(true).custom_flags(flags).open(DEVICE);
         let device = match file {
-            Ok(file) => Self::from(OwnedFd::from(file)),
+            Ok(file) => Self(OwnedFd::from(file)),
             Err(error) => {
                 logs.event(format_args!("watchdog=none error=\"{error}\""));
                 return None;

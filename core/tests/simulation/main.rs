@@ -119,8 +119,13 @@ impl Simulation {
 
     fn chaos(&mut self, scenario: &Scenario) -> Result<(), String> {
         let end = self.now + scenario.chaos;
+        let mut data_at = Some(self.now + scenario.data_after);
         while self.now < end {
             let next = self.now + self.random.up_to(2 * scenario.wishes);
+            if let Some(at) = data_at.take_if(|at| *at <= next.min(end)) {
+                self.run_until(at)?;
+                self.step(Event::DataMounted)?;
+            }
             self.run_until(next.min(end))?;
             self.wish()?;
         }
@@ -130,6 +135,7 @@ impl Simulation {
     /// No more faults: everything that is wanted gets ready, and stays so.
     fn calm(&mut self) -> Result<(), String> {
         self.world.faults = Faults::default();
+        self.step(Event::DataMounted)?;
         self.run_until(self.now + AFTERMATH)?;
         let end = self.now + self.oracle.calm_bound();
         while !self.oracle.is_settled(&self.world) {
@@ -256,7 +262,7 @@ fn no_order_of_events_panics_or_keeps_the_graph_from_going_down() {
 
 fn any_event(random: &mut Random, id: Id) -> Event {
     match random.below(40) {
-        0 => Event::Boot,
+        0 => random.pick(&[Event::Boot, Event::DataMounted]).clone(),
         1..5 => Event::Tick,
         5..12 => Event::Spawned(id),
         12..14 => Event::SpawnFailed(id),

@@ -62,6 +62,7 @@ pub struct Oracle {
     /// Whether events are told twice.
     duplicates: bool,
     boot: Option<Duration>,
+    data_mounted: bool,
     shutdown: Option<Duration>,
     pub down: bool,
 }
@@ -82,6 +83,7 @@ impl Oracle {
             specs,
             duplicates: faults.duplicates > 0,
             boot: None,
+            data_mounted: false,
             shutdown: None,
             down: false,
         }
@@ -91,6 +93,7 @@ impl Oracle {
     pub fn event(&mut self, now: Duration, event: &Event) {
         match event {
             Event::Boot => self.boot = self.boot.or(Some(now)),
+            Event::DataMounted => self.data_mounted = true,
             Event::Shutdown => self.shutdown = self.shutdown.or(Some(now)),
             Event::Spawned(id) | Event::SpawnFailed(id) => self.seen(id).spawning = false,
             Event::Probed(id, _) => self.seen(id).asked_until = None,
@@ -206,6 +209,10 @@ impl Oracle {
         !self.seen[place].was_spawned && !released
     }
 
+    fn lacks_data(&self, place: usize) -> bool {
+        !self.data_mounted && self.specs[place].directories == ["/var/lib/x"]
+    }
+
     fn spawn(&mut self, now: Duration, id: Id, world: &World) -> Verdict {
         let place = usize::from(id.0);
         must(self.boot.is_some() && self.shutdown.is_none(), || "not up".to_owned())?;
@@ -214,6 +221,7 @@ impl Oracle {
             "what it comes after is not ready".to_owned()
         })?;
         must(!self.is_held(now, place), || "it is held".to_owned())?;
+        must(!self.lacks_data(place), || "its folders are not there".to_owned())?;
         let min = self.specs[place].restart.min;
         let seen = self.seen(&id);
         must(seen.wanted && !seen.spawning && !seen.up, || format!("{seen:?}"))?;
@@ -267,7 +275,9 @@ impl Oracle {
     fn bounds(&mut self, now: Duration, place: usize, world: &World) -> Verdict {
         let (spec, cgroup, seen) = (&self.specs[place], &world.cgroups[place], &self.seen[place]);
         let running = self.boot.is_some() && self.shutdown.is_none() && seen.wanted && !seen.spawning;
-        let free = !self.is_held(now, place) && self.after[place].iter().all(|&other| self.seen[other].up);
+        let free = !self.is_held(now, place)
+            && !self.lacks_data(place)
+            && self.after[place].iter().all(|&other| self.seen[other].up);
         let done = spec.kind == Kind::Oneshot && seen.up;
         let there = cgroup.main.is_some() && !seen.killed;
         let hung = spec.health.is_some() && cgroup.main.as_ref().is_some_and(Main::is_mute);

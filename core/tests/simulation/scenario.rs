@@ -59,6 +59,8 @@ pub struct Scenario {
     pub chaos: Duration,
     /// Whether the shutdown comes in the middle of it.
     pub dies_in_chaos: bool,
+    /// From Boot until data is mounted, if the shutdown does not come first.
+    pub data_after: Duration,
     /// Mean time between two wishes (start, stop, restart).
     pub wishes: Duration,
 }
@@ -88,6 +90,7 @@ impl Scenario {
             faults: Faults::random(random, stuck_for),
             chaos: random.millis(1_000, 20_000),
             dies_in_chaos,
+            data_after: random.millis(0, 30_000),
             wishes: random.millis(200, 10_000),
         }
     }
@@ -125,7 +128,7 @@ fn spec(random: &mut Random, order: &[usize], place: usize, density: u64) -> Spe
         roles: random.pick(&[vec![], vec![], vec!["control-plane".to_owned()]]).clone(),
         exec: vec!["/usr/bin/x".to_owned()],
         env: [].into(),
-        directories: vec![],
+        directories: random.pick(&[vec![], vec!["/run/x".to_owned()], vec!["/var/lib/x".to_owned()]]).clone(),
         after,
         hold,
         ready,

@@ -18,6 +18,7 @@ use crate::cgroup::{self, Group};
 use crate::logs::{CHUNK, Logs};
 use crate::poller::{Poller, Source};
 use crate::probe::Probes;
+use crate::sys;
 
 /// Output that is taken at once from a process that has ended: a pipe's size, so that its last words are there.
 const REMAINS: usize = 65536 / CHUNK;
@@ -201,7 +202,7 @@ impl Services {
     /// Does one thing; returns what follows at once.
     fn act(&mut self, now: Duration, action: Action, poller: &Poller, logs: &mut Logs) -> Option<Event> {
         match action {
-            Action::Spawn(id) => return Some(self.spawn(now, id, poller, logs)),
+            Action::Spawn(id) => return Some(self.spawn(id, poller, logs)),
             Action::Signal(id, signal) => {
                 if let Some(pid) = self.running.get(&id).and_then(|running| running.pid) {
                     // Not waited for yet, so the pid is still its own.
@@ -232,7 +233,7 @@ impl Services {
         None
     }
 
-    fn spawn(&mut self, now: Duration, id: Id, poller: &Poller, logs: &mut Logs) -> Event {
+    fn spawn(&mut self, id: Id, poller: &Poller, logs: &mut Logs) -> Event {
         let spec = self.graph.spec(id);
         let Some(running) = self.running.get_mut(&id) else { return Event::SpawnFailed(id) };
         if running.group.is_none() {
@@ -241,16 +242,16 @@ impl Services {
         let Some(group) = &running.group else { return Event::SpawnFailed(id) };
         // A frozen group (a drill, an operator) stays frozen over the death of all that was in it.
         let _ = group.write(FREEZE, "0");
-        match spawn::spawn(spec, &self.variables, group) {
         if let Some(weight) = spec.limits.cpu_weight_starting {
             weigh(spec, group, weight, logs);
         }
+        match spawn::spawn(spec, &self.variables, group) {
             Ok((pid, output)) => {
                 logs.event(format_args!("service={} state=starting pid={}", spec.name, pid.as_raw_nonzero()));
                 // An output that cannot be watched is read when the process ends.
                 let _ = poller.add(&output, Source::Output(id));
-                (running.pid, running.output, running.exec_at) = (Some(pid), Some(output), now);
-                running.first_exec.get_or_insert(now);
+                (running.pid, running.output, running.exec_at) = (Some(pid), Some(output), sys::now());
+                running.first_exec.get_or_insert(running.exec_at);
                 Event::Spawned(id)
             }
             Err(error) => {
@@ -263,7 +264,7 @@ impl Services {
     fn became_ready(&mut self, now: Duration, id: Id, logs: &mut Logs) {
         let spec = self.graph.spec(id);
         let Some(running) = self.running.get_mut(&id) else { return };
-        let after = (now - running.exec_at).as_millis();
+        let after = now.saturating_sub(running.exec_at).as_millis();
         logs.event(format_args!("service={} state=ready after_ms={after}", spec.name));
         running.first_ready.get_or_insert(now);
         // The head start is over.
@@ -304,13 +305,13 @@ fn make_group(spec: &Spec, watch: Option<&cgroup::Watch>, logs: &mut Logs) -> Op
     Some(group)
 }
 
-fn milliseconds(time: Duration) -> u64 {
 fn weigh(spec: &Spec, group: &Group, weight: u16, logs: &mut Logs) {
     if let Err(error) = group.write("cpu.weight", &weight.to_string()) {
         logs.event(format_args!("service={} limit=cpu.weight error=\"{error}\"", spec.name));
     }
 }
 
+fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -12,7 +12,6 @@ use perigee_core::watchdog::WINDOW;
 use perigee_image::build::Arch;
 use perigee_image::disk::{DISK_BYTES, layout};
 use perigee_image::gpt::{self, Guid, Partition};
-use perigee_qemu::Machine;
 
 use crate::card::{Card, OWNER, partition};
 use crate::lab::{Lab, Rig};
@@ -77,8 +76,8 @@ fn slow(lab: &mut Lab, arch: Arch) -> Result<()> {
     rig.cluster.power_on(0)?;
     let machine = rig.cluster.machine(0)?;
     machine.limit_writes(GROWTH_BYTES_PER_S)?;
-    let line = machine.console().wait_for(0, "grow_to_blocks=", SLOW_TIMEOUT)?;
-    ensure!(line.text.contains("Running"), "the card was not slow: {}", line.text);
+    let line = machine.console().wait_for(0, "mount=done", SLOW_TIMEOUT)?;
+    ensure!(line.text.contains("still grows"), "the card was not slow: {}", line.text);
     machine.limit_writes(0)?;
     let whole = partition(DATA)?.length;
     rig.wait("data is as large as its partition", SLOW_TIMEOUT, |rig| {
@@ -89,11 +88,15 @@ fn slow(lab: &mut Lab, arch: Arch) -> Result<()> {
 }
 
 /// A check that writes the journal anew takes longer on a slow card than the watchdog waits: no reset cuts it short, or it
-/// would never come to its end.
-fn outlast_the_watchdog(machine: &mut Machine) -> Result<()> {
+/// would never come to its end. Meanwhile the node has its voice.
+fn outlast_the_watchdog(rig: &mut Rig) -> Result<()> {
+    let machine = rig.cluster.machine(0)?;
     machine.limit_writes(CHECK_BYTES_PER_S)?;
     machine.console().wait_for(0, "mount=failed", SLOW_TIMEOUT)?;
     let begin = Instant::now();
+    let status = rig.wait("the agent answers", SLOW_TIMEOUT, |rig| rig.status(0))?;
+    ensure!(status.data.origin == DataOrigin::Pending, "data is {:?} before it is checked", status.data);
+    let machine = rig.cluster.machine(0)?;
     machine.console().wait_for(0, "check=", SLOW_TIMEOUT)?;
     machine.limit_writes(0)?;
     ensure!(begin.elapsed() > WINDOW, "the check was over after {:?}: no watchdog would have bitten", begin.elapsed());
@@ -114,7 +117,7 @@ fn life(lab: &mut Lab, arch: Arch, card: &Card, damage: Damage) -> Result<Rig> {
     rig.cluster.power_on(0)?;
     // What counts the time is the same on both.
     if arch == Arch::X86_64 && damage == Damage::Mendable {
-        outlast_the_watchdog(rig.cluster.machine(0)?)?;
+        outlast_the_watchdog(&mut rig)?;
     }
     let status = rig.wait_writers()?;
     let origin = status.data.origin;
