@@ -12,6 +12,7 @@ mod config;
 mod control;
 mod data;
 mod haste;
+mod late;
 mod logs;
 mod mounts;
 mod network;
@@ -39,21 +40,20 @@ use block::Partitions;
 use control::Control;
 use data::Data;
 use haste::Haste;
+use late::Late;
 use logs::Logs;
 use network::Network;
 use notify::Notify;
 use poller::{Poller, Source};
 use services::Services;
 use shutdown::Goal;
-use supervisor::{Identity, Late, Supervisor};
+use supervisor::{Identity, Supervisor};
 use vitals::Vitals;
 
 /// Open files: what services and containers may raise theirs to (the kernel's own bound, fs.nr_open).
 const MOST_FILES: u64 = 1 << 20;
 /// Open files of who does not raise it.
 const FILES: u64 = 1 << 16;
-/// How long what no service waits for waits for the data partition, after which the services need the processor.
-const LATE: Duration = Duration::from_secs(2);
 
 /// Why PID 1 cannot begin. Each is the kernel out of memory at boot: the cure is another boot.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
             Goal::Reboot
         }
     };
-    let error = supervisor::end(goal);
+    let error = shutdown::end(goal);
     last_words(format_args!("reboot=refused error=\"{error}\""));
     // The end of PID 1 is a panic of the kernel, which reboots (panic=10): the last resort.
     ExitCode::FAILURE
@@ -161,7 +161,7 @@ fn start(mut logs: Logs) -> Result<Supervisor, Error> {
     logs.event(format_args!("init=set-up{}", laps.text));
     let command_line = line("/proc/cmdline");
     let vitals = Vitals::new(device, &command_line, sys::now());
-    let late = Late { partitions, command_line, at: sys::now() + LATE };
+    let late = Late::new(partitions, command_line);
     let identity = Identity { node, version, boot_id: line("/proc/sys/kernel/random/boot_id"), started };
     Ok(Supervisor {
         poller,

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::system::{RebootCommand, reboot};
 
 use crate::cgroup::{self, Group};
 
@@ -150,6 +152,18 @@ pub fn leave_storage() -> i32 {
     let _ = mount_remount("/data", MountFlags::RDONLY, c"");
     rustix::fs::sync();
     0
+}
+
+/// Ends the machine. Returns only if the kernel refuses.
+pub fn end(goal: Goal) -> Errno {
+    let command = match goal {
+        Goal::Reboot => RebootCommand::Restart,
+        Goal::PowerOff => RebootCommand::PowerOff,
+    };
+    match reboot(command) {
+        Ok(()) => Errno::INVAL,
+        Err(error) => error,
+    }
 }
 
 /// Mount points that hold data, the last mounted first: on /data and /var, and containers' below /run.

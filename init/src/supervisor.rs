@@ -10,25 +10,20 @@ use perigee_core::slot::{Side, Slot, Standing, State};
 use perigee_core::watchdog::{Order, Vital, WINDOW};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, WaitOptions, WaitStatus, wait};
-use rustix::system::{RebootCommand, reboot};
 
-use crate::block::Partitions;
 use crate::boot_state::BootState;
-use crate::cgroup;
 use crate::control::Control;
 use crate::data::{self, Data, Health};
 use crate::haste::Haste;
+use crate::late::Late;
 use crate::logs::Logs;
-use crate::mounts;
 use crate::network::Network;
 use crate::notify::Notify;
 use crate::poller::{Poller, Source};
-use crate::pstore;
 use crate::services::Services;
 use crate::shutdown::{self, Goal, Phase, Shutdown};
 use crate::sys;
 use crate::sys::signals::{self, Heard};
-use crate::sysctl;
 use crate::vitals::Vitals;
 
 /// Between two looks at the data partition and at what was dropped.
@@ -56,16 +51,6 @@ pub struct Identity {
     pub boot_id: String,
     /// When PID 1 started.
     pub started: Duration,
-}
-
-/// The part of the start that no service waits for.
-pub struct Late {
-    /// What was found of them.
-    pub partitions: Partitions,
-    /// The kernel's.
-    pub command_line: String,
-    /// When it is done at the latest; before, as soon as all that can start has started.
-    pub at: Duration,
 }
 
 /// Everything that the loop looks after.
@@ -133,7 +118,7 @@ impl Supervisor {
         let control = self.control.as_ref().and_then(Control::deadline);
         let network = self.network.as_ref().and_then(Network::deadline);
         let haste = self.haste.as_ref().map(Haste::deadline);
-        let late = self.late.as_ref().map(|late| late.at);
+        let late = self.late.as_ref().map(Late::deadline);
         let (data, vitals) = (self.data.deadline(), Some(self.vitals.deadline()));
         let services = self.services.deadline();
         [services, data, late, control, network, shutdown, haste, vitals, self.writer_at, Some(self.watch_at)]
@@ -348,7 +333,7 @@ impl Supervisor {
         if self.shutdown.is_none() && self.data.tick(now, &mut self.logs) {
             self.begin_with_data(now);
         }
-        if self.late.as_ref().is_some_and(|late| late.at <= now) {
+        if self.late.as_ref().is_some_and(|late| late.deadline() <= now) {
             self.finish_start();
         }
         if self.writer_at.is_some_and(|at| at <= now) {
@@ -384,13 +369,8 @@ impl Supervisor {
 
     /// Does what is left of the start.
     fn finish_start(&mut self) {
-        let Some(Late { mut partitions, command_line, .. }) = self.late.take() else { return };
-        cgroup::settle(&mut self.logs);
-        sysctl::set_others(&mut self.logs);
-        mounts::mount_last(&mut self.logs);
-        self.boot_state = BootState::read(&command_line, &mut partitions, &mut self.logs);
-        if let Some(boot_state) = &mut self.boot_state {
-            pstore::explain(boot_state, &mut self.logs);
+        if let Some(late) = self.late.take() {
+            self.boot_state = late.finish(&mut self.logs);
         }
     }
 
@@ -488,18 +468,6 @@ impl Supervisor {
                 self.storage = sys::process::helper(c"init-storage", None, shutdown::leave_storage).ok();
             }
         }
-    }
-}
-
-/// Ends the machine. Returns only if the kernel refuses.
-pub fn end(goal: Goal) -> rustix::io::Errno {
-    let command = match goal {
-        Goal::Reboot => RebootCommand::Restart,
-        Goal::PowerOff => RebootCommand::PowerOff,
-    };
-    match reboot(command) {
-        Ok(()) => rustix::io::Errno::INVAL,
-        Err(error) => error,
     }
 }
 
