@@ -66,12 +66,13 @@ impl Pid1 {
 
     /// Returns when /data is there: of a card that is checked first, minutes after the agent.
     pub async fn data_mounted(&self) {
-        loop {
-            match self.ask(&Request::Status).await {
-                Ok(Response::Status(status)) if status.data.origin == DataOrigin::Pending => sleep(ASK_PERIOD).await,
-                Ok(_) => return,
-                Err(_) => sleep(ASK_PERIOD).await,
-            }
+        let is_pending = |answer: &Result<Response, Error>| match answer {
+            Ok(Response::Status(status)) => status.data.origin == DataOrigin::Pending,
+            Ok(_) => false,
+            Err(_) => true,
+        };
+        while is_pending(&self.ask(&Request::Status).await) {
+            sleep(ASK_PERIOD).await;
         }
     }
 
